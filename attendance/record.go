@@ -1,0 +1,159 @@
+package attendance
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// RecordType is the "type" of a record line. docs/record.md lists the body of
+// each.
+type RecordType string
+
+const (
+	TypeOpen    RecordType = "open"    // line 1 of an epoch
+	TypeCheckin RecordType = "checkin" // a trainee's tap and what was decided
+	TypeUnknown RecordType = "unknown" // a card that stands on no roster
+	TypeFault   RecordType = "fault"   // a device failed a person; no attendance
+	TypeEnrol   RecordType = "enrol"   // a consented face template
+	TypePackage RecordType = "package" // a class package was accepted
+)
+
+// Record is a type and the bytes of its body, encoded once and from then on
+// bytes.
+type Record struct {
+	Type RecordType
+	Body []byte
+}
+
+// Stored is the ledger's answer once a record is on disk.
+type Stored struct {
+	Seq  uint64
+	Code string // short code, prefix of the line's hash
+}
+
+// TimeLayout is the one form a time has in a body (RFC 3339, milliseconds).
+const TimeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// CardEvidence is what a record says of a card. Never a number of it.
+type CardEvidence struct {
+	Kind    CredentialKind `json:"kind"`
+	Level   CardLevel      `json:"level"`
+	Partial bool           `json:"partial,omitempty"`
+	Reader  string         `json:"reader"`
+}
+
+// FaceEvidence is what a record says of a face check: scores, never a picture
+// or a template.
+type FaceEvidence struct {
+	Level        FaceLevel `json:"level"`
+	Tries        int       `json:"tries"`
+	Score        float64   `json:"score,omitempty"`     // best cosine; absent if no face was usable
+	Threshold    float64   `json:"threshold,omitempty"` // the one applied
+	Uncalibrated bool      `json:"uncalibrated,omitempty"`
+	Quality      float64   `json:"quality,omitempty"`
+	Liveness     *float64  `json:"liveness,omitempty"` // advice only
+	Model        string    `json:"model,omitempty"`    // SHA-256 of the embedder
+	Enrol        uint64    `json:"enrol,omitempty"`    // seq of the enrol record relied on
+}
+
+// CheckinBody is the body of a checkin record.
+type CheckinBody struct {
+	Trainee  TraineeID     `json:"trainee"`
+	Class    ClassID       `json:"class"`
+	Session  SessionID     `json:"session,omitempty"` // absent with no_session
+	Decision Outcome       `json:"decision"`
+	Reason   Reason        `json:"reason,omitempty"`
+	LateMin  int           `json:"late_min,omitempty"`
+	First    uint64        `json:"first,omitempty"` // with duplicate: seq of the check-in that counts
+	Tapped   string        `json:"tapped"`          // wall time of the tap, which the decision used
+	Card     CardEvidence  `json:"card"`
+	Face     *FaceEvidence `json:"face,omitempty"` // absent where no face check was due
+	Profile  ProfileRef    `json:"profile"`
+}
+
+// UnknownBody is the body of an unknown record. Hash is keyed with the
+// terminal's own lookup key (base64url), so that the centre can tell who it
+// was and nobody else can.
+type UnknownBody struct {
+	KeyKind KeyKind      `json:"key_kind"`
+	Hash    string       `json:"hash"`
+	Tapped  string       `json:"tapped"`
+	Card    CardEvidence `json:"card"`
+}
+
+// FaultBody is the body of a fault record.
+type FaultBody struct {
+	Part   string    `json:"part"` // "reader"
+	Code   CardFault `json:"code"`
+	Tapped string    `json:"tapped"`
+	Reader string    `json:"reader"`
+}
+
+// EnrolBody is the body of an enrol record. It is worth the word of the
+// officer it names.
+type EnrolBody struct {
+	Trainee TraineeID `json:"trainee"`
+	Consent string    `json:"consent"` // id of the consent on file
+	Officer string    `json:"officer"` // id from the class package
+	Model   string    `json:"model"`   // SHA-256 of the embedder
+	Salt    string    `json:"salt"`    // base64url
+	Hash    string    `json:"hash"`    // SHA-256(salt || sealed template), base64url
+	Frames  int       `json:"frames"`
+	Quality float64   `json:"quality"`
+}
+
+// PackageBody is the body of a package record: the terminal's answer to a
+// class package.
+type PackageBody struct {
+	Class    ClassID `json:"class"`
+	Serial   uint64  `json:"serial"`
+	SHA256   string  `json:"sha256"` // of the package as it came down, lower-case hex
+	Sessions int     `json:"sessions"`
+	Trainees int     `json:"trainees"`
+}
+
+// OpenBody is the body of an open record, line 1 of an epoch.
+type OpenBody struct {
+	Reason   string     `json:"reason"` // "new" or what became of the store before
+	Terminal string     `json:"terminal"`
+	Key      string     `json:"key"` // key id of the ledger key
+	Software string     `json:"software"`
+	Last     *LastKnown `json:"last,omitempty"`
+}
+
+// LastKnown is the last line a terminal remembers of its ledger before this
+// epoch.
+type LastKnown struct {
+	Log  string `json:"log"`
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// body is any of the types above.
+type body interface {
+	CheckinBody | UnknownBody | FaultBody | EnrolBody | PackageBody | OpenBody
+}
+
+// NewRecord encodes a body. It is the one place where that is done.
+func NewRecord[B body](typ RecordType, b B) Record {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(b); err != nil {
+		panic("attendance: encoding a " + string(typ) + " body: " + err.Error())
+	}
+	return Record{Type: typ, Body: bytes.TrimSuffix(buf.Bytes(), []byte("\n"))}
+}
+
+// ReadBody decodes a body. Fields of a later version are passed over.
+func ReadBody[B body](raw []byte) (B, error) {
+	var b B
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return b, fmt.Errorf("reading a record body: %w", err)
+	}
+	return b, nil
+}
+
+func formatTime(t time.Time) string { return t.Format(TimeLayout) }

@@ -1,0 +1,130 @@
+package chain
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// ErrSignature says that a signature is not by the key it should be by, or not
+// over these bytes.
+var ErrSignature = errors.New("signature does not verify")
+
+// Purpose is what a signature is for, the "typ" of its header (RFC 8725
+// section 3.11). A signature for one purpose never serves another.
+type Purpose string
+
+const (
+	PurposeHead    Purpose = "rollcall-head"
+	PurposeReceipt Purpose = "rollcall-receipt"
+	PurposePackage Purpose = "rollcall-package"
+)
+
+// header is the JWS header. Field order is fixed by the struct, so a header is
+// the same bytes each time.
+type header struct {
+	Alg string  `json:"alg"`
+	Kid string  `json:"kid"`
+	Typ Purpose `json:"typ"`
+}
+
+// algorithm names the JWS algorithm that goes with a key (RFC 7518, RFC 8037).
+// ES256 for keys in a TPM joins here.
+func algorithm(pub crypto.PublicKey) (string, error) {
+	if _, ok := pub.(ed25519.PublicKey); ok {
+		return "EdDSA", nil
+	}
+	return "", fmt.Errorf("key of type %T cannot sign records: %w", pub, errors.ErrUnsupported)
+}
+
+// KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key's
+// SubjectPublicKeyInfo. It helps to find a key; it proves nothing.
+func KeyID(pub crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Sign makes a JWS in compact form over payload, which must be JSON.
+func Sign(key crypto.Signer, purpose Purpose, payload any) (string, error) {
+	alg, err := algorithm(key.Public())
+	if err != nil {
+		return "", err
+	}
+	head, err := json.Marshal(header{Alg: alg, Kid: KeyID(key.Public()), Typ: purpose})
+	if err != nil {
+		return "", fmt.Errorf("signing %s: %w", purpose, err)
+	}
+	body, err := json.Marshal(payload)
+	if err != nil {
+		return "", fmt.Errorf("signing %s: %w", purpose, err)
+	}
+	b64 := base64.RawURLEncoding
+	input := b64.EncodeToString(head) + "." + b64.EncodeToString(body)
+	sig, err := key.Sign(rand.Reader, []byte(input), crypto.Hash(0))
+	if err != nil {
+		return "", fmt.Errorf("signing %s: %w", purpose, err)
+	}
+	return input + "." + b64.EncodeToString(sig), nil
+}
+
+// Open checks a JWS in compact form against one key and one purpose and gives
+// its payload. The header's algorithm must be the key's own.
+func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
+	dot := bytes.LastIndexByte(jws, '.')
+	if dot < 0 {
+		return nil, fmt.Errorf("%s: %w", purpose, ErrMalformed)
+	}
+	input := jws[:dot]
+	head64, payload64, ok := bytes.Cut(input, []byte("."))
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", purpose, ErrMalformed)
+	}
+	var h header
+	headJSON, err := decode64(head64)
+	if err != nil || json.Unmarshal(headJSON, &h) != nil {
+		return nil, fmt.Errorf("%s: header: %w", purpose, ErrMalformed)
+	}
+	payload, err := decode64(payload64)
+	if err != nil {
+		return nil, fmt.Errorf("%s: payload: %w", purpose, ErrMalformed)
+	}
+	sig, err := decode64(jws[dot+1:])
+	if err != nil {
+		return nil, fmt.Errorf("%s: signature: %w", purpose, ErrMalformed)
+	}
+	alg, err := algorithm(pub)
+	if err != nil {
+		return nil, err
+	}
+	if h.Alg != alg || h.Typ != purpose || !ed25519.Verify(pub.(ed25519.PublicKey), input, sig) {
+		return nil, fmt.Errorf("%s: %w", purpose, ErrSignature)
+	}
+	return payload, nil
+}
+
+// peek gives the header of a JWS without checking anything.
+func peek(jws []byte) (header, error) {
+	var h header
+	head64, _, _ := bytes.Cut(jws, []byte("."))
+	headJSON, err := decode64(head64)
+	if err != nil || json.Unmarshal(headJSON, &h) != nil {
+		return h, fmt.Errorf("signature header: %w", ErrMalformed)
+	}
+	return h, nil
+}
+
+func decode64(text []byte) ([]byte, error) {
+	return base64.RawURLEncoding.Strict().AppendDecode(nil, text)
+}
