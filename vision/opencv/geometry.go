@@ -1,0 +1,127 @@
+package opencv
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"rollcall/vision"
+)
+
+// affine maps (x, y) to (m[0]x + m[1]y + m[2], m[3]x + m[4]y + m[5]). Pixel
+// centres stand at whole numbers, as in OpenCV's warpAffine.
+type affine [6]float64
+
+type point struct{ x, y float64 }
+
+// rect is a part of a picture: corner and size, in pixels.
+type rect struct{ x, y, w, h float64 }
+
+// stretch maps a part of a picture onto a whole one of w x h, edges to edges.
+func stretch(r rect, w, h int) affine {
+	sx, sy := float64(w)/r.w, float64(h)/r.h
+	return affine{sx, 0, (0.5-r.x)*sx - 0.5, 0, sy, (0.5-r.y)*sy - 0.5}
+}
+
+// canvas is the part that the detector sees: the picture widened to the
+// proportions w:h, never stretched, with a fifth more around it.
+func canvas(width, height, w, h int) rect {
+	scale := 1.2 * max(float64(width)/float64(w), float64(height)/float64(h))
+	r := rect{w: scale * float64(w), h: scale * float64(h)}
+	r.x, r.y = (float64(width)-r.w)/2, (float64(height)-r.h)/2
+	return r
+}
+
+// square is the part that the 68 points are looked for in: as high as the box,
+// same centre, clipped to the picture.
+func square(b vision.Box, width, height int) rect {
+	cx, cy, half := b.X+b.W/2, b.Y+b.H/2, b.H/2
+	x0, y0 := max(0, cx-half), max(0, cy-half)
+	x1, y1 := min(float64(width), cx+half), min(float64(height), cy+half)
+	return rect{x0, y0, x1 - x0, y1 - y0}
+}
+
+// surroundings is the box at 2.7 times its size, or as far as the picture
+// allows, pushed back into the picture.
+func surroundings(b vision.Box, width, height int) rect {
+	w, h := float64(width), float64(height)
+	scale := min(2.7, (w-1)/b.W, (h-1)/b.H)
+	r := rect{w: b.W * scale, h: b.H * scale}
+	r.x = max(0, min(b.X+b.W/2-r.w/2, w-r.w))
+	r.y = max(0, min(b.Y+b.H/2-r.h/2, h-r.h))
+	return r
+}
+
+// aligned is where eyes, nose tip and mouth corners stand in a 112x112 crop
+// (the positions of InsightFace and OpenCV's FaceRecognizerSF.alignCrop).
+var aligned = [5]point{
+	{38.2946, 51.6963}, {73.5318, 51.5014}, {56.0252, 71.7366}, {41.5493, 92.3655}, {70.7299, 92.2041},
+}
+
+// five takes the alignment points from the 68 in iBUG order.
+func five(p [68]point) [5]point {
+	centre := func(points []point) point {
+		var c point
+		for _, q := range points {
+			c.x += q.x / float64(len(points))
+			c.y += q.y / float64(len(points))
+		}
+		return c
+	}
+	return [5]point{centre(p[36:42]), centre(p[42:48]), p[30], p[48], p[54]}
+}
+
+// similarity is the rotation, scale and shift that brings from nearest to to
+// by least squares. OpenCV's estimateAffinePartial2D is RANSAC and costs half
+// a point of accuracy on five points.
+func similarity(from, to [5]point) affine {
+	var f, t point
+	for i := range from {
+		f.x += from[i].x / 5
+		f.y += from[i].y / 5
+		t.x += to[i].x / 5
+		t.y += to[i].y / 5
+	}
+	var a, b, norm float64
+	for i := range from {
+		x, y := from[i].x-f.x, from[i].y-f.y
+		u, v := to[i].x-t.x, to[i].y-t.y
+		a += x*u + y*v
+		b += x*v - y*u
+		norm += x*x + y*y
+	}
+	a, b = a/norm, b/norm
+	return affine{a, -b, t.x - a*f.x + b*f.y, b, a, t.y - b*f.x - a*f.y}
+}
+
+// distinct keeps the best of boxes that cover each other by more than overlap
+// (intersection over union), best first.
+func distinct(faces []vision.Face, overlap float64) []vision.Face {
+	slices.SortFunc(faces, func(a, b vision.Face) int { return cmp.Compare(b.Score, a.Score) })
+	var kept []vision.Face
+	for _, f := range faces {
+		if !slices.ContainsFunc(kept, func(k vision.Face) bool { return cover(k.Box, f.Box) > overlap }) {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+func cover(a, b vision.Box) float64 {
+	w := min(a.X+a.W, b.X+b.W) - max(a.X, b.X)
+	h := min(a.Y+a.H, b.Y+b.H) - max(a.Y, b.Y)
+	if w <= 0 || h <= 0 {
+		return 0
+	}
+	return w * h / (a.W*a.H + b.W*b.H - w*h)
+}
+
+// softmax of the first of the numbers.
+func softmaxFirst(x []float32) float64 {
+	top := float64(slices.Max(x))
+	var sum float64
+	for _, v := range x {
+		sum += math.Exp(float64(v) - top)
+	}
+	return math.Exp(float64(x[0])-top) / sum
+}

@@ -1,0 +1,55 @@
+//go:build cgo && opencv
+
+package opencv
+
+import (
+	"errors"
+	"fmt"
+	"image"
+
+	"gocv.io/x/gocv"
+)
+
+// Picture is one frame, BGR. It lives in memory only: there is no way to
+// write it to a file.
+type Picture struct{ mat, small gocv.Mat }
+
+// NewPicture makes room for a frame; the caller closes it.
+func NewPicture() *Picture { return &Picture{gocv.NewMat(), gocv.NewMat()} }
+
+// DecodePicture reads a JPEG or PNG.
+func DecodePicture(b []byte) (*Picture, error) {
+	mat, err := gocv.IMDecode(b, gocv.IMReadColor)
+	if err != nil {
+		return nil, fmt.Errorf("decoding picture: %w", err)
+	}
+	if mat.Empty() {
+		_ = mat.Close()
+		return nil, errors.New("decoding picture: not a picture")
+	}
+	return &Picture{mat, gocv.NewMat()}, nil
+}
+
+// Close frees the frame.
+func (p *Picture) Close() {
+	_ = p.mat.Close()
+	_ = p.small.Close()
+}
+
+// previewQuality keeps a 320x240 preview near 12 kB.
+const previewQuality = 75
+
+// Preview is the frame as a JPEG of the given width and height.
+func (p *Picture) Preview(width, height int) ([]byte, error) {
+	if err := gocv.Resize(p.mat, &p.small, image.Pt(width, height), 0, 0, gocv.InterpolationLinear); err != nil {
+		return nil, fmt.Errorf("making preview: %w", err)
+	}
+	buf, err := gocv.IMEncodeWithParams(gocv.JPEGFileExt, p.small, []int{gocv.IMWriteJpegQuality, previewQuality})
+	if buf != nil {
+		defer buf.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making preview: %w", err)
+	}
+	return append([]byte(nil), buf.GetBytes()...), nil
+}
