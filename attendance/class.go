@@ -90,7 +90,7 @@ type Profile struct {
 	InstructorFirst  bool    `json:"instructor_first"` // only false is built
 	EarlyWindowMin   int     `json:"early_window_min"` // check-in opens this long before the start
 	LateGraceMin     int     `json:"late_grace_min"`   // later than this is late
-	FaceThreshold    float64 `json:"face_threshold"`   // cosine
+	FaceThreshold    float64 `json:"face_threshold"`   // cosine from which a face is taken for the enrolled one's
 	FaceCalibrated   bool    `json:"face_calibrated"`
 	FaceTries        int     `json:"face_tries"`
 	ConfirmDeadlineS int     `json:"confirm_deadline_s"`

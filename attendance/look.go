@@ -26,31 +26,24 @@ const (
 	AdviceOne      Advice = "one_person"  // more than one face
 	AdviceCloser   Advice = "closer"      // face under the smallest usable size
 	AdviceCamera   Advice = "camera_wait" // the camera is being brought back
-	AdviceNotSure  Advice = "not_sure"    // a clear face, not (yet) the enrolled one
+	AdviceNotSure  Advice = "not_sure"    // a clear face, not (yet) the enrolled one; set by the visit
 	AdviceTurnTo   Advice = "face_camera" // turned away
 	AdviceBrighter Advice = "brighter"    // too dark to tell
 )
 
-// Match is the answer to "is this that person?" for one frame with one usable
-// face. Score and Threshold are cosines; a threshold belongs to a model and to
-// the data it was calibrated on, so Calibrated false is said in the record.
+// Match compares one usable face with the enrolled template. Whether it passes
+// is for the rules of the class to say.
 type Match struct {
-	Score      float64
-	Threshold  float64
-	Calibrated bool
-	Quality    float64 // 0 to 1, the detector's score of the face
-	Liveness   float64 // 0 to 1, advice only; negative if not measured
-	Model      string  // SHA-256 of the embedder, lower-case hex
+	Score    float64 // cosine
+	Quality  float64 // 0 to 1, the detector's score of the face
+	Liveness float64 // 0 to 1, advice only; negative if not measured
+	Model    string  // SHA-256 of the embedder, lower-case hex
 }
 
-// Pass reports whether the face is taken for the enrolled person's.
-func (m Match) Pass() bool { return m.Score >= m.Threshold }
-
-// Look is what one camera frame said, or that there is no camera. Exactly one
-// of Match and Advice is set, except that a Match that does not pass carries
-// AdviceNotSure too.
+// Look is what one camera frame said, or that there is no camera: either a
+// Match or an Advice.
 type Look struct {
-	At     time.Time
+	At     time.Time // when the worker's answer arrived
 	Advice Advice
 	Match  *Match
 }

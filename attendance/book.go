@@ -1,0 +1,95 @@
+package attendance
+
+import "fmt"
+
+// Book is what the ledger says so far: who has checked in to which session and
+// whose face template counts. It is rebuilt from the records at every start,
+// so a restart forgets nothing. It belongs to one goroutine.
+type Book struct {
+	checkins   map[checkinKey]FirstCheckin
+	counts     map[SessionID]int
+	enrolments map[TraineeID]Enrolment
+}
+
+type checkinKey struct {
+	session SessionID
+	trainee TraineeID
+}
+
+// FirstCheckin is the check-in that counts for a trainee in a session.
+type FirstCheckin struct {
+	Seq    uint64
+	Tapped string // TimeLayout
+}
+
+// NewBook makes an empty book.
+func NewBook() *Book {
+	return &Book{
+		checkins:   map[checkinKey]FirstCheckin{},
+		counts:     map[SessionID]int{},
+		enrolments: map[TraineeID]Enrolment{},
+	}
+}
+
+// Observe takes the next record of the ledger, in order. It returns an error,
+// and still takes the record, if the body cannot be read or claims what the
+// records before it do not bear out: a face match without the trainee's live
+// enrolment, or a second check-in to one session. Verifier, centre and
+// terminal all judge by it.
+func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
+	switch typ {
+	case TypeEnrol:
+		e, err := ReadBody[EnrolBody](raw)
+		if err != nil {
+			return err
+		}
+		b.enrolments[e.Trainee] = Enrolment{Seq: seq, Model: e.Model, Salt: e.Salt, Hash: e.Hash}
+	case TypeCheckin:
+		c, err := ReadBody[CheckinBody](raw)
+		if err != nil {
+			return err
+		}
+		return b.checkin(seq, c)
+	}
+	return nil
+}
+
+func (b *Book) checkin(seq uint64, c CheckinBody) error {
+	if c.Decision != OnTime && c.Decision != Late {
+		return nil
+	}
+	key := checkinKey{c.Session, c.Trainee}
+	first, again := b.checkins[key]
+	if again {
+		return fmt.Errorf("a second check-in to session %s; the first is record %d", c.Session, first.Seq)
+	}
+	b.checkins[key] = FirstCheckin{Seq: seq, Tapped: c.Tapped}
+	b.counts[c.Session]++
+	return b.faceHolds(c)
+}
+
+func (b *Book) faceHolds(c CheckinBody) error {
+	if c.Face == nil || c.Face.Level == FaceNone {
+		return nil
+	}
+	enrolment, ok := b.enrolments[c.Trainee]
+	if !ok || enrolment.Seq != c.Face.Enrol || enrolment.Model != c.Face.Model {
+		return fmt.Errorf("claims a face match by enrol record %d, which is not this trainee's live one", c.Face.Enrol)
+	}
+	return nil
+}
+
+// First gives the check-in that counts, if there is one.
+func (b *Book) First(s SessionID, t TraineeID) (FirstCheckin, bool) {
+	first, ok := b.checkins[checkinKey{s, t}]
+	return first, ok
+}
+
+// Count tells how many have checked in to a session.
+func (b *Book) Count(s SessionID) int { return b.counts[s] }
+
+// Enrolment gives the template that counts for a trainee.
+func (b *Book) Enrolment(t TraineeID) (Enrolment, bool) {
+	e, ok := b.enrolments[t]
+	return e, ok
+}

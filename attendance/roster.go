@@ -1,0 +1,145 @@
+package attendance
+
+import (
+	"cmp"
+	"encoding/base64"
+	"slices"
+	"time"
+)
+
+// Roster is what a terminal knows of its classes: an immutable snapshot that
+// is swapped whole when a class package arrives. It may be read from several
+// goroutines at once.
+type Roster struct {
+	terminalKey []byte // hashes cards that stand on no roster
+	classes     []class
+}
+
+type class struct {
+	*Package
+	key   []byte
+	index map[rosterIndex]int // into Trainees
+}
+
+type rosterIndex struct {
+	kind KeyKind
+	hash LookupHash
+}
+
+// NewRoster makes an empty roster. terminalKey is the terminal's own lookup
+// key.
+func NewRoster(terminalKey []byte) *Roster { return &Roster{terminalKey: terminalKey} }
+
+// With returns a roster that holds p in place of any earlier package of the
+// same class. lookupKey is the class's key, opened.
+func (r *Roster) With(p *Package, lookupKey []byte) *Roster {
+	added := class{Package: p, key: lookupKey, index: map[rosterIndex]int{}}
+	for i, t := range p.Trainees {
+		for _, k := range t.Keys {
+			if len(k.Hash) == len(LookupHash{}) {
+				added.index[rosterIndex{k.Kind, LookupHash(k.Hash)}] = i
+			}
+		}
+	}
+	next := &Roster{terminalKey: r.terminalKey, classes: []class{added}}
+	for _, c := range r.classes {
+		if c.Class.ID != p.Class.ID {
+			next.classes = append(next.classes, c)
+		}
+	}
+	slices.SortFunc(next.classes, func(a, b class) int { return cmp.Compare(a.Class.ID, b.Class.ID) })
+	return next
+}
+
+// Place is where a trainee belongs at a time.
+type Place struct {
+	Trainee Trainee
+	Package *Package
+	Session Session // zero if Open is false
+	Open    bool    // the class has a session open
+}
+
+// Find tells whose credential this is. Of several classes the first that has
+// a session open wins.
+func (r *Roster) Find(c Credential, now time.Time) (Place, bool) {
+	var found Place
+	ok := false
+	for _, cl := range r.classes {
+		trainee, here := cl.find(c)
+		if !here {
+			continue
+		}
+		session, open := cl.OpenAt(now)
+		if open {
+			return Place{Trainee: trainee, Package: cl.Package, Session: session, Open: true}, true
+		}
+		if !ok {
+			found, ok = Place{Trainee: trainee, Package: cl.Package}, true
+		}
+	}
+	return found, ok
+}
+
+func (c class) find(cred Credential) (Trainee, bool) {
+	for _, n := range cred.numbers() {
+		hash := HashNumber(c.key, n.kind, n.value.Reveal())
+		if i, ok := c.index[rosterIndex{n.kind, hash}]; ok {
+			return c.Trainees[i], true
+		}
+	}
+	return Trainee{}, false
+}
+
+// hashUnknown hashes the most stable number of a card that stands on no
+// roster.
+func (r *Roster) hashUnknown(c Credential) (KeyKind, string) {
+	numbers := c.numbers()
+	if len(numbers) == 0 {
+		return "", ""
+	}
+	hash := HashNumber(r.terminalKey, numbers[0].kind, numbers[0].value.Reveal())
+	return numbers[0].kind, base64.RawURLEncoding.EncodeToString(hash[:])
+}
+
+// Officer looks an officer up in every class.
+func (r *Roster) Officer(id string) (Officer, bool) {
+	for _, c := range r.classes {
+		if i := slices.IndexFunc(c.Officers, func(o Officer) bool { return o.ID == id }); i >= 0 {
+			return c.Officers[i], true
+		}
+	}
+	return Officer{}, false
+}
+
+// Trainee looks a trainee up by id in every class.
+func (r *Roster) Trainee(id TraineeID) (Trainee, bool) {
+	for _, c := range r.classes {
+		if i := slices.IndexFunc(c.Trainees, func(t Trainee) bool { return t.ID == id }); i >= 0 {
+			return c.Trainees[i], true
+		}
+	}
+	return Trainee{}, false
+}
+
+// Idle is the screen between taps: the class that meets now, or when the next
+// one does.
+func (r *Roster) Idle(now time.Time) Screen {
+	var next time.Time
+	for _, c := range r.classes {
+		if s, open := c.OpenAt(now); open {
+			return Screen{State: ScreenIdle, Class: c.Class.Name, Session: string(s.ID), Until: clockTime(s.End)}
+		}
+		for _, s := range c.Sessions {
+			if s.Start.After(now) && (next.IsZero() || s.Start.Before(next)) {
+				next = s.Start
+			}
+		}
+	}
+	screen := Screen{State: ScreenNoClass}
+	if !next.IsZero() {
+		screen.Until = next.In(now.Location()).Format("01-02 15:04")
+	}
+	return screen
+}
+
+func clockTime(t time.Time) string { return t.Format("15:04") }

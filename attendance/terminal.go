@@ -1,0 +1,238 @@
+package attendance
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Ledger keeps records. Append returns nil only when the record is on disk; it
+// does not retry inside. If it fails, or ctx ends first, the record may still
+// have been kept: the next start shows.
+type Ledger interface {
+	Append(ctx context.Context, r Record) (Stored, error)
+}
+
+// Faces answers "is this that person?" from a camera. No method blocks.
+// Verify's channel gives looks until ctx ends and is then closed; the newest
+// look wins over one that nobody took.
+type Faces interface {
+	Open()
+	Verify(ctx context.Context, trainee TraineeID, enrolment Enrolment) <-chan Look
+	Close()
+}
+
+// Panel shows screens. Show does not block.
+type Panel interface {
+	Show(s Screen)
+}
+
+// TerminalConfig is what a terminal's loop is made of. All fields are needed.
+type TerminalConfig struct {
+	Ledger Ledger
+	Faces  Faces
+	Panel  Panel
+	Taps   <-chan Tap
+	Roster func() *Roster // the newest snapshot
+	Book   *Book          // owned by Run from then on
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// holds is how long an answer stays on the screen if nobody comes.
+var holds = map[ScreenState]time.Duration{
+	ScreenRecorded:  1500 * time.Millisecond,
+	ScreenLate:      2 * time.Second,
+	ScreenAlready:   2 * time.Second,
+	ScreenCardFault: 4 * time.Second,
+	ScreenUnknown:   6 * time.Second,
+	ScreenNoted:     6 * time.Second,
+	ScreenPaused:    6 * time.Second,
+}
+
+// idleRefresh is how often the idle screen is looked at anew, for the session
+// that opens while nobody taps.
+const idleRefresh = 10 * time.Second
+
+// maxWaiting bounds the card events that wait for the visit in hand.
+const maxWaiting = 16
+
+// Terminal is the loop of one box: the path of one tap, from top to bottom.
+//
+//  1. A reader says that a card is there: the screen answers at once, the
+//     camera starts to open.
+//  2. The card is read: the roster names the trainee.
+//  3. The camera looks: is this that person?
+//  4. Decide.
+//  5. The decision is encoded once, and
+//  6. stored. Only then does the screen say recorded.
+//
+// What leaves the box afterwards is the uplink's matter.
+type Terminal struct {
+	TerminalConfig
+
+	// Owned by Run.
+	visit   *Visit
+	looks   <-chan Look
+	endLook context.CancelFunc
+	wake    *time.Timer
+	waiting []Tap // of other cards, while a visit is in hand
+	times   stageTimes
+}
+
+// NewTerminal makes a terminal; Run starts it.
+func NewTerminal(c TerminalConfig) *Terminal {
+	return &Terminal{TerminalConfig: c, endLook: func() {}}
+}
+
+// Run serves taps until ctx ends. A record that is being stored then is
+// finished; a visit before that point is dropped, since no screen has promised
+// anything.
+func (t *Terminal) Run(ctx context.Context) error {
+	t.wake = time.NewTimer(0)
+	defer t.wake.Stop()
+	defer t.Faces.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			t.endLook()
+			return nil
+		case tap := <-t.Taps:
+			t.tap(ctx, tap)
+		case look, open := <-t.looks:
+			if !open {
+				t.looks = nil
+				continue
+			}
+			t.times.look(look.At)
+			t.act(ctx, t.visit.Look(look, t.Now()))
+		case <-t.wake.C:
+			t.tick(ctx)
+		}
+	}
+}
+
+// tap hands a card's event to the visit it belongs to. Another card waits for
+// the visit in hand.
+func (t *Terminal) tap(ctx context.Context, tap Tap) {
+	tap.At = tap.At.In(t.Now().Location())
+	switch {
+	case t.visit != nil && tap.Kind != CardSeen && tap.Reader == t.visit.Reader() && !t.hasWaiting(tap.Reader):
+		t.times.tap(tap, t.Now())
+		t.act(ctx, t.visit.Tap(tap, t.Now()))
+	case t.visit != nil:
+		t.wait(tap)
+	case tap.Kind == CardSeen:
+		t.times = stageTimes{seen: tap.At}
+		var actions []Action
+		t.visit, actions = NewVisit(t.Roster(), t.Book, tap)
+		t.act(ctx, actions)
+	}
+}
+
+// wait keeps another card's event. When too many wait, the newest card is
+// counted as lost and its holder, who has seen no screen, presents it again.
+func (t *Terminal) wait(tap Tap) {
+	if tap.Kind == CardGone {
+		return
+	}
+	if len(t.waiting) == maxWaiting {
+		t.Log.Warn("card event dropped while busy", "reader", tap.Reader)
+		return
+	}
+	t.waiting = append(t.waiting, tap)
+}
+
+func (t *Terminal) hasWaiting(reader string) bool {
+	for _, tap := range t.waiting {
+		if tap.Reader == reader {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Terminal) tick(ctx context.Context) {
+	if t.visit != nil {
+		t.act(ctx, t.visit.Tick(t.Now()))
+		return
+	}
+	t.Panel.Show(t.Roster().Idle(t.Now()))
+	t.wake.Reset(idleRefresh)
+}
+
+// act does what the visit asks, in order.
+func (t *Terminal) act(ctx context.Context, actions []Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case ShowScreen:
+			t.Panel.Show(a.Screen)
+		case OpenCamera:
+			t.Faces.Open()
+		case VerifyFace:
+			t.verify(ctx, a)
+		case CloseCamera:
+			t.endLook()
+			t.looks = nil
+			t.Faces.Close()
+		case WakeAt:
+			t.wake.Reset(max(0, a.At.Sub(t.Now())))
+		case StoreRecord:
+			t.store(ctx, a.Record)
+		}
+	}
+}
+
+func (t *Terminal) verify(ctx context.Context, a VerifyFace) {
+	look, end := context.WithCancel(ctx)
+	t.endLook = end
+	t.times.verify = t.Now()
+	t.looks = t.Faces.Verify(look, a.Trainee, a.Enrolment)
+}
+
+// store appends the record and shows what may be shown after it. The append
+// outlives ctx: a record in hand is finished.
+func (t *Terminal) store(ctx context.Context, r Record) {
+	t.times.decided = t.Now()
+	stored, err := t.Ledger.Append(context.WithoutCancel(ctx), r)
+	t.times.stored = t.Now()
+	if err == nil {
+		t.observe(stored, r)
+	}
+	answer := t.visit.Stored(stored, err)
+	t.act(ctx, answer)
+	t.logVisit(stored, r, err)
+	t.leave(ctx, answer)
+}
+
+func (t *Terminal) observe(stored Stored, r Record) {
+	if err := t.Book.Observe(stored.Seq, r.Type, r.Body); err != nil {
+		panic("attendance: the terminal's own record does not hold: " + err.Error())
+	}
+}
+
+// leave ends the visit: the next card that waits, or the idle screen once the
+// answer has stood long enough.
+func (t *Terminal) leave(ctx context.Context, answer []Action) {
+	t.visit = nil
+	for _, a := range answer {
+		if show, ok := a.(ShowScreen); ok {
+			t.wake.Reset(holds[show.Screen.State])
+		}
+	}
+	next := t.waiting
+	t.waiting = nil
+	for _, tap := range next {
+		t.tap(ctx, tap)
+	}
+}
+
+// logVisit writes the one line of a record: what was decided and where the
+// time went. It names no person; seq leads to the record.
+func (t *Terminal) logVisit(stored Stored, r Record, err error) {
+	if err != nil {
+		t.Log.Error("record not stored", "type", r.Type, "err", err)
+		return
+	}
+	t.Log.Info("record stored", "type", r.Type, "seq", stored.Seq, "stages", t.times)
+}

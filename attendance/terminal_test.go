@@ -1,0 +1,163 @@
+package attendance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// diary notes in one order what the terminal asked of its parts.
+type diary struct {
+	mu      sync.Mutex
+	entries []string
+	looks   chan Look
+	appends atomic.Int32
+	fail    error
+	slow    time.Duration
+}
+
+func (d *diary) note(s string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries = append(d.entries, s)
+}
+
+func (d *diary) Append(_ context.Context, r Record) (Stored, error) {
+	if d.slow > 0 {
+		<-time.After(d.slow)
+	}
+	if d.fail != nil {
+		return Stored{}, d.fail
+	}
+	d.note("on disk " + string(r.Type))
+	return Stored{Seq: uint64(100 + d.appends.Add(1)), Code: "3F9C-21AB"}, nil
+}
+
+func (d *diary) Show(s Screen) { d.note("screen " + string(s.State)) }
+func (d *diary) Open()         { d.note("camera opens") }
+func (d *diary) Close()        { d.note("camera closes") }
+func (d *diary) Verify(ctx context.Context, id TraineeID, _ Enrolment) <-chan Look {
+	d.note("verify " + string(id))
+	d.looks = make(chan Look, 1)
+	return d.looks
+}
+
+// runTerminal runs a terminal in virtual time and hands its taps and diary to
+// the story.
+func runTerminal(t *testing.T, d *diary, story func(taps chan<- Tap)) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		taps := make(chan Tap, 8)
+		terminal := NewTerminal(TerminalConfig{
+			Ledger: d, Faces: d, Panel: d, Taps: taps,
+			Roster: func() *Roster { return testRoster(t) },
+			Book:   testBook(t),
+			Now:    func() time.Time { return at("09:01:00").Add(time.Since(began)) },
+			Log:    slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- terminal.Run(ctx) }()
+		synctest.Wait()
+		story(taps)
+		synctest.Wait()
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+func seen(reader string) Tap { return Tap{Kind: CardSeen, Reader: reader, At: at("09:01:00")} }
+func read(reader string, args ...string) Tap {
+	return Tap{Kind: CardRead, Reader: reader, At: at("09:01:00"), Credential: testCredential(args...)}
+}
+
+func pass() Look { return Look{Match: &Match{Score: 0.7, Model: "87aa", Liveness: -1}} }
+
+func TestGreenComesAfterTheDisk(t *testing.T) {
+	d := &diary{slow: 40 * time.Millisecond}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- seen("a")
+		taps <- read("a", "T01")
+		synctest.Wait()
+		d.looks <- pass()
+		<-time.After(time.Second)
+	})
+	assert.Equal(t, []string{
+		"screen idle",
+		"screen reading", "camera opens",
+		"screen look", "verify T01",
+		"camera closes", "on disk checkin", "screen recorded",
+		"camera closes",
+	}, d.entries)
+}
+
+func TestNothingIsPromisedWhenTheDiskRefuses(t *testing.T) {
+	d := &diary{fail: errors.New("no space")}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- seen("a")
+		taps <- read("a", "stranger")
+	})
+	assert.Contains(t, d.entries, "screen paused")
+	assert.NotContains(t, d.entries, "screen unknown")
+}
+
+func TestAnswerYieldsToTheNextCardAndElseToIdle(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- seen("a")
+		taps <- read("a", "stranger")
+		<-time.After(time.Second)
+		taps <- seen("a")
+		taps <- Tap{Kind: CardFailed, Reader: "a", At: at("09:01:01"), Fault: FaultRemoved}
+		<-time.After(5 * time.Second)
+	})
+	assert.Equal(t, []string{
+		"screen idle",
+		"screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown",
+		"screen reading", "camera opens", "camera closes", "screen card_fault", "on disk fault", "screen card_fault",
+		"screen idle",
+		"camera closes",
+	}, d.entries)
+}
+
+func TestAnotherReadersCardWaitsForTheVisitInHand(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- seen("a")
+		taps <- read("a", "T01")
+		synctest.Wait()
+		taps <- seen("b")
+		taps <- read("b", "stranger")
+		taps <- Tap{Kind: CardGone, Reader: "b"}
+		synctest.Wait()
+		assert.NotContains(t, d.entries, "on disk unknown")
+		d.looks <- pass()
+		synctest.Wait()
+	})
+	assert.EqualValues(t, 2, d.appends.Load())
+	assert.Equal(t, []string{"on disk checkin", "screen recorded", "screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown", "camera closes"},
+		d.entries[len(d.entries)-8:])
+}
+
+func TestDeadlineEndsALookThatSeesNobody(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- seen("a")
+		taps <- read("a", "T01")
+		<-time.After(14 * time.Second)
+		synctest.Wait()
+		assert.Zero(t, d.appends.Load())
+		<-time.After(2 * time.Second)
+	})
+	assert.EqualValues(t, 1, d.appends.Load())
+	assert.NotContains(t, d.entries, "screen recorded")
+	assert.Contains(t, d.entries, "screen noted")
+}

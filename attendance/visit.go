@@ -1,0 +1,311 @@
+package attendance
+
+import (
+	"math"
+	"time"
+)
+
+// tryLength is how long one try at the camera lasts once a usable face was
+// seen.
+const tryLength = 1500 * time.Millisecond
+
+// Action is one thing the terminal does for a visit.
+type Action interface{ action() }
+
+type (
+	// ShowScreen puts a screen before the trainee.
+	ShowScreen struct{ Screen Screen }
+	// OpenCamera lets the camera start while the card is still being read.
+	OpenCamera struct{}
+	// VerifyFace starts the looks.
+	VerifyFace struct {
+		Trainee   TraineeID
+		Enrolment Enrolment
+	}
+	// CloseCamera ends the looks and turns the camera off.
+	CloseCamera struct{}
+	// StoreRecord makes a record durable; Stored answers it.
+	StoreRecord struct{ Record Record }
+	// WakeAt asks for a Tick at a time.
+	WakeAt struct{ At time.Time }
+)
+
+func (ShowScreen) action()  {}
+func (OpenCamera) action()  {}
+func (VerifyFace) action()  {}
+func (CloseCamera) action() {}
+func (StoreRecord) action() {}
+func (WakeAt) action()      {}
+
+// Visit is one tap from the card to the answer: a state machine without input
+// or output. Events and the time go in, actions come out, and the loop around
+// it acts. It belongs to one goroutine.
+type Visit struct {
+	roster *Roster
+	book   *Book
+
+	stage     stage
+	tap       Tap // of CardSeen, later of CardRead; At stays the first
+	place     Place
+	enrolment Enrolment
+	face      FaceEvidence
+	sawFace   bool
+	cameraUp  bool
+	tryEnds   time.Time // zero until a usable face was seen in this try
+	deadline  time.Time
+	shown     Screen // the look screen that stands
+	after     Screen // what to show once the record is on disk
+}
+
+type stage int
+
+const (
+	reading stage = iota
+	looking
+	storing
+	done
+)
+
+// NewVisit begins a visit with the CardSeen that started it.
+func NewVisit(roster *Roster, book *Book, seen Tap) (*Visit, []Action) {
+	v := &Visit{roster: roster, book: book, tap: seen}
+	return v, []Action{ShowScreen{Screen{State: ScreenReading}}, OpenCamera{}}
+}
+
+// Done reports whether the visit has ended.
+func (v *Visit) Done() bool { return v.stage == done }
+
+// Reader names the reader the visit began at.
+func (v *Visit) Reader() string { return v.tap.Reader }
+
+// Tap takes a later event of the same reader. CardGone after the card was read
+// changes nothing: the person is still before the camera.
+func (v *Visit) Tap(t Tap, now time.Time) []Action {
+	if v.stage != reading {
+		return nil
+	}
+	switch t.Kind {
+	case CardRead:
+		v.tap.Credential = t.Credential
+		return v.identify(now)
+	case CardFailed:
+		v.tap.Fault = t.Fault
+		return v.cardFailed()
+	}
+	return nil
+}
+
+func (v *Visit) cardFailed() []Action {
+	screen := Screen{State: ScreenCardFault, Reason: string(v.tap.Fault)}
+	record := NewRecord(TypeFault, FaultBody{
+		Part: "reader", Code: v.tap.Fault, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader,
+	})
+	return append([]Action{CloseCamera{}, ShowScreen{screen}}, v.store(record, screen)...)
+}
+
+// identify finds the trainee and decides all that needs no camera.
+func (v *Visit) identify(now time.Time) []Action {
+	place, onRoster := v.roster.Find(v.tap.Credential, v.tap.At)
+	if !onRoster {
+		return append([]Action{CloseCamera{}}, v.storeUnknown()...)
+	}
+	v.place = place
+	enrolment, enrolled := v.book.Enrolment(place.Trainee.ID)
+	decision := Decide(v.evidence(), place.Session, place.Package.Profile, v.tap.At)
+	if decision.Outcome != Unconfirmed {
+		return append([]Action{CloseCamera{}}, v.conclude(decision)...)
+	}
+	if !enrolled {
+		return append([]Action{CloseCamera{}}, v.conclude(Decision{Outcome: Unconfirmed, Reason: ReasonNoEnrolment})...)
+	}
+	v.stage = looking
+	v.enrolment = enrolment
+	v.face = FaceEvidence{Level: FaceNone, Tries: 1, Enrol: enrolment.Seq}
+	v.deadline = now.Add(time.Duration(place.Package.Profile.ConfirmDeadlineS) * time.Second)
+	return append(v.advise(AdviceNone),
+		VerifyFace{Trainee: place.Trainee.ID, Enrolment: enrolment},
+		WakeAt{v.deadline})
+}
+
+// evidence is what is known before the camera has spoken.
+func (v *Visit) evidence() Evidence {
+	ev := Evidence{OnRoster: true, Open: v.place.Open}
+	if first, ok := v.book.First(v.place.Session.ID, v.place.Trainee.ID); ok {
+		ev.First = &first
+	}
+	return ev
+}
+
+// Look takes what one camera frame said.
+func (v *Visit) Look(l Look, now time.Time) []Action {
+	if v.stage != looking {
+		return nil
+	}
+	v.cameraUp = l.Advice != AdviceCamera
+	if l.Match == nil {
+		return v.advise(l.Advice)
+	}
+	v.keepBest(*l.Match)
+	if l.Match.Score >= v.place.Package.Profile.FaceThreshold {
+		v.face.Level = FaceMatch
+		return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonNone))...)
+	}
+	v.sawFace = true
+	if v.tryEnds.IsZero() {
+		v.tryEnds = now.Add(tryLength)
+		return append(v.advise(AdviceNotSure), WakeAt{earlier(v.tryEnds, v.deadline)})
+	}
+	return nil
+}
+
+// Tick takes the time a WakeAt asked for. Ticks that come early do nothing.
+func (v *Visit) Tick(now time.Time) []Action {
+	switch {
+	case v.stage != looking:
+		return nil
+	case !now.Before(v.deadline):
+		return v.giveUp()
+	case v.tryEnds.IsZero() || now.Before(v.tryEnds):
+		return []Action{WakeAt{earlier(v.tryEnds, v.deadline)}}
+	case v.face.Tries >= v.place.Package.Profile.FaceTries:
+		return v.giveUp()
+	}
+	v.face.Tries++
+	v.tryEnds = time.Time{}
+	return append(v.advise(AdviceNotSure), WakeAt{v.deadline})
+}
+
+func (v *Visit) giveUp() []Action {
+	reason := ReasonNoFace
+	switch {
+	case v.sawFace:
+		reason = ReasonNotMatched
+	case !v.cameraUp:
+		reason = ReasonNoCamera
+	}
+	return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(reason))...)
+}
+
+func (v *Visit) decideFace(reason Reason) Decision {
+	ev := v.evidence()
+	ev.Face, ev.Reason = &v.face, reason
+	return Decide(ev, v.place.Session, v.place.Package.Profile, v.tap.At)
+}
+
+func (v *Visit) keepBest(m Match) {
+	if v.face.Model != "" && m.Score <= v.face.Score {
+		return
+	}
+	profile := v.place.Package.Profile
+	v.face.Score, v.face.Threshold = round(m.Score), profile.FaceThreshold
+	v.face.Uncalibrated = !profile.FaceCalibrated
+	v.face.Quality, v.face.Model = round(m.Quality), m.Model
+	v.face.Liveness = nil
+	if m.Liveness >= 0 {
+		live := round(m.Liveness)
+		v.face.Liveness = &live
+	}
+}
+
+// round keeps four digits: more say nothing and differ between processors.
+func round(x float64) float64 { return math.Round(x*1e4) / 1e4 }
+
+// conclude stores a decision about a trainee and remembers the screen that
+// may be shown once it is on disk.
+func (v *Visit) conclude(d Decision) []Action {
+	body := CheckinBody{
+		Trainee:  v.place.Trainee.ID,
+		Class:    v.place.Package.Class.ID,
+		Session:  v.place.Session.ID,
+		Decision: d.Outcome,
+		Reason:   d.Reason,
+		LateMin:  d.LateMin,
+		Tapped:   formatTime(v.tap.At),
+		Card:     v.cardEvidence(),
+		Profile:  v.place.Package.Profile.Ref(),
+	}
+	if v.face.Level != "" {
+		body.Face = &v.face
+	}
+	screen := Screen{Name: v.place.Trainee.Display, Class: v.place.Package.Class.Name, At: clockTime(v.tap.At), Minutes: d.LateMin}
+	switch d.Outcome {
+	case OnTime:
+		screen.State = ScreenRecorded
+	case Late:
+		screen.State = ScreenLate
+	case Duplicate:
+		first, _ := v.book.First(v.place.Session.ID, v.place.Trainee.ID)
+		body.First = first.Seq
+		screen.State = ScreenAlready
+		if t, err := time.Parse(TimeLayout, first.Tapped); err == nil {
+			screen.At = clockTime(t)
+		}
+	case NoSession:
+		screen.State, screen.Reason = ScreenNoted, string(NoSession)
+	default:
+		screen.State, screen.Reason = ScreenNoted, string(d.Reason)
+	}
+	return v.store(NewRecord(TypeCheckin, body), screen)
+}
+
+func (v *Visit) storeUnknown() []Action {
+	kind, hash := v.roster.hashUnknown(v.tap.Credential)
+	record := NewRecord(TypeUnknown, UnknownBody{
+		KeyKind: kind, Hash: hash, Tapped: formatTime(v.tap.At), Card: v.cardEvidence(),
+	})
+	return v.store(record, Screen{State: ScreenUnknown, At: clockTime(v.tap.At)})
+}
+
+func (v *Visit) cardEvidence() CardEvidence {
+	c := v.tap.Credential
+	return CardEvidence{Kind: c.Kind, Level: c.Level, Partial: c.Partial(), Reader: v.tap.Reader}
+}
+
+func (v *Visit) store(record Record, after Screen) []Action {
+	v.stage, v.after = storing, after
+	return []Action{StoreRecord{record}}
+}
+
+// Stored answers StoreRecord: the record is on disk, or it is not and the
+// trainee must be told so. The book has seen the record.
+func (v *Visit) Stored(s Stored, err error) []Action {
+	v.stage = done
+	if err != nil {
+		return []Action{ShowScreen{Screen{State: ScreenPaused, Reason: "E18"}}}
+	}
+	v.after.Code = s.Code
+	if v.after.State == ScreenRecorded || v.after.State == ScreenLate {
+		v.after.Ordinal = v.book.Count(v.place.Session.ID)
+	}
+	return []Action{ShowScreen{v.after}}
+}
+
+// advise shows the look screen, or retry from the second try on, with one
+// advice. A screen that stands already is not shown again.
+func (v *Visit) advise(advice Advice) []Action {
+	screen := v.lookScreen(advice)
+	if screen == v.shown {
+		return nil
+	}
+	v.shown = screen
+	return []Action{ShowScreen{screen}}
+}
+
+func (v *Visit) lookScreen(advice Advice) Screen {
+	state := ScreenLook
+	if v.face.Tries > 1 {
+		state = ScreenRetry
+	}
+	return Screen{
+		State: state, Name: v.place.Trainee.Display, Class: v.place.Package.Class.Name,
+		Try: v.face.Tries, Tries: v.place.Package.Profile.FaceTries, Advice: advice,
+	}
+}
+
+// earlier gives the earlier of two times; a zero time does not count.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
