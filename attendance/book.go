@@ -9,6 +9,7 @@ type Book struct {
 	checkins   map[checkinKey]FirstCheckin
 	counts     map[SessionID]int
 	enrolments map[TraineeID]Enrolment
+	packages   map[ClassID]string // SHA-256 of the last accepted, lower-case hex
 }
 
 type checkinKey struct {
@@ -28,6 +29,7 @@ func NewBook() *Book {
 		checkins:   map[checkinKey]FirstCheckin{},
 		counts:     map[SessionID]int{},
 		enrolments: map[TraineeID]Enrolment{},
+		packages:   map[ClassID]string{},
 	}
 }
 
@@ -50,6 +52,12 @@ func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 			return err
 		}
 		return b.checkin(seq, c)
+	case TypePackage:
+		p, err := ReadBody[PackageBody](raw)
+		if err != nil {
+			return err
+		}
+		b.packages[p.Class] = p.SHA256
 	}
 	return nil
 }
@@ -93,3 +101,7 @@ func (b *Book) Enrolment(t TraineeID) (Enrolment, bool) {
 	e, ok := b.enrolments[t]
 	return e, ok
 }
+
+// HasPackage reports whether the last package accepted for a class is this
+// one.
+func (b *Book) HasPackage(c ClassID, sha256 string) bool { return b.packages[c] == sha256 }

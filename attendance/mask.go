@@ -21,7 +21,7 @@ func init() {
 // MaskName is the one way a name becomes what a screen may show: 张小明 gives
 // 张*明, 李明 gives 李*, 欧阳娜娜 gives 欧阳*娜. A name in parts (with a dot,
 // a hyphen or spaces between, as minority and Latin names have) keeps the
-// first letter of each part. At least one character is always hidden, and
+// first letter of each part that has more than one. At least one character is always hidden, and
 // nothing is shown that is not in the name.
 func MaskName(name string) string {
 	runes := []rune(strings.TrimSpace(name))
@@ -71,19 +71,21 @@ func maskHan(name []rune) string {
 }
 
 func maskParts(name []rune) string {
-	const between = "·•‧・．.-'’ "
-	start, firstPart := true, true
-	for i, r := range name {
-		if strings.ContainsRune(between, r) || unicode.IsSpace(r) {
-			start = true
-			continue
+	for i := 0; i < len(name); {
+		end := i
+		for end < len(name) && !betweenParts(name[end]) {
+			end++
 		}
-		alone := i+1 == len(name) || strings.ContainsRune(between, name[i+1]) || unicode.IsSpace(name[i+1])
-		show := start && !alone || firstPart && i+1 < len(name) && !unicode.IsMark(r) && start
-		if !show {
-			name[i] = '*'
+		for j := i; j < end; j++ {
+			if j > i || end == i+1 {
+				name[j] = '*'
+			}
 		}
-		start, firstPart = false, false
+		i = end + 1
 	}
 	return string(name)
+}
+
+func betweenParts(r rune) bool {
+	return unicode.IsSpace(r) || strings.ContainsRune("·•‧・．.-'’", r)
 }

@@ -70,6 +70,7 @@ const maxWaiting = 16
 // What leaves the box afterwards is the uplink's matter.
 type Terminal struct {
 	TerminalConfig
+	appends chan appendRequest
 
 	// Owned by Run.
 	visit   *Visit
@@ -80,9 +81,34 @@ type Terminal struct {
 	times   stageTimes
 }
 
+// appendRequest asks Run to store a record that no visit made.
+type appendRequest struct {
+	record Record
+	answer chan appendAnswer // buffered: Run does not wait
+}
+
+type appendAnswer struct {
+	stored Stored
+	err    error
+}
+
 // NewTerminal makes a terminal; Run starts it.
 func NewTerminal(c TerminalConfig) *Terminal {
-	return &Terminal{TerminalConfig: c, endLook: func() {}}
+	return &Terminal{TerminalConfig: c, appends: make(chan appendRequest), endLook: func() {}}
+}
+
+// Append stores a record from outside a visit, an enrolment or a package, so
+// that the book has seen it when Append returns. It needs Run; any goroutine
+// may call it.
+func (t *Terminal) Append(ctx context.Context, r Record) (Stored, error) {
+	answer := make(chan appendAnswer, 1)
+	select {
+	case t.appends <- appendRequest{r, answer}:
+	case <-ctx.Done():
+		return Stored{}, context.Cause(ctx)
+	}
+	a := <-answer
+	return a.stored, a.err
 }
 
 // Run serves taps until ctx ends. A record that is being stored then is
@@ -108,6 +134,8 @@ func (t *Terminal) Run(ctx context.Context) error {
 			t.act(ctx, t.visit.Look(look, t.Now()))
 		case <-t.wake.C:
 			t.tick(ctx)
+		case request := <-t.appends:
+			request.answer <- t.append(ctx, request.record)
 		}
 	}
 }
@@ -194,21 +222,23 @@ func (t *Terminal) verify(ctx context.Context, a VerifyFace) {
 // outlives ctx: a record in hand is finished.
 func (t *Terminal) store(ctx context.Context, r Record) {
 	t.times.decided = t.Now()
-	stored, err := t.Ledger.Append(context.WithoutCancel(ctx), r)
+	a := t.append(ctx, r)
 	t.times.stored = t.Now()
-	if err == nil {
-		t.observe(stored, r)
-	}
-	answer := t.visit.Stored(stored, err)
+	answer := t.visit.Stored(a.stored, a.err)
 	t.act(ctx, answer)
-	t.logVisit(stored, r, err)
+	t.logVisit(a.stored, r, a.err)
 	t.leave(ctx, answer)
 }
 
-func (t *Terminal) observe(stored Stored, r Record) {
+func (t *Terminal) append(ctx context.Context, r Record) appendAnswer {
+	stored, err := t.Ledger.Append(context.WithoutCancel(ctx), r)
+	if err != nil {
+		return appendAnswer{err: err}
+	}
 	if err := t.Book.Observe(stored.Seq, r.Type, r.Body); err != nil {
 		panic("attendance: the terminal's own record does not hold: " + err.Error())
 	}
+	return appendAnswer{stored: stored}
 }
 
 // leave ends the visit: the next card that waits, or the idle screen once the
