@@ -1,0 +1,70 @@
+package centre
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rollcall/queue/chain"
+)
+
+// deliverEvery is how often the packages table is looked at: other processes
+// write into it.
+const deliverEvery = time.Second
+
+// deliver hands every class package that is in force to retain, and from then
+// on each new one within a second, until ctx ends. It begins with all of them
+// each time it is called: a broker may have lost what it retained.
+func (c *Centre) deliver(ctx context.Context, retain func(topic string, payload []byte) error) error {
+	tick := time.NewTicker(deliverEvery)
+	defer tick.Stop()
+	var last int64
+	for {
+		waiting, err := c.packagesAfter(ctx, last)
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("reading class packages: %w", err)
+		}
+		for _, p := range waiting {
+			if err := retain(topicPrefix(c.cfg.Tenant, p.terminal)+topicPackage+p.class, p.jws); err != nil {
+				return fmt.Errorf("publishing the class package %d of %s: %w", p.serial, p.terminal, err)
+			}
+			last = p.id
+			c.log.InfoContext(ctx, "package published", "terminal", string(p.terminal), "class", p.class, "serial", p.serial)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+type storedPackage struct {
+	id       int64
+	terminal chain.TerminalID
+	class    string
+	serial   uint64
+	jws      []byte
+}
+
+// packagesAfter gives the newest package of each class and terminal that has
+// not expired, of those stored after a row.
+func (c *Centre) packagesAfter(ctx context.Context, last int64) ([]storedPackage, error) {
+	rows, err := c.db.QueryContext(ctx, `SELECT id, terminal, class, serial, jws FROM packages p
+		WHERE id > ? AND expires > ? AND NOT EXISTS
+			(SELECT 1 FROM packages n WHERE n.terminal = p.terminal AND n.class = p.class AND n.serial > p.serial)
+		ORDER BY id`, last, millis(c.now()))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []storedPackage
+	for rows.Next() {
+		var p storedPackage
+		if err := rows.Scan(&p.id, &p.terminal, &p.class, &p.serial, &p.jws); err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,179 @@
+package centre
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+const (
+	// brokerTime bounds each exchange with the broker.
+	brokerTime = 10 * time.Second
+	// brokerWaiting is how many batches may wait for the store. More are
+	// dropped with a count: their terminals get no receipt and send again.
+	brokerWaiting  = 256
+	reconnectFirst = 200 * time.Millisecond
+	reconnectMost  = 30 * time.Second
+)
+
+// Subscriber serves through a broker of somebody else's. The broker's
+// acknowledgement then means nothing: a terminal lets go of records only
+// against the receipt. Several centres on one database may share the work.
+type Subscriber struct{ centre *Centre }
+
+// Subscriber gives the way through the broker in the configuration. Run
+// connects it.
+func (c *Centre) Subscriber() *Subscriber { return &Subscriber{c} }
+
+// Run serves until ctx ends, and connects again for as long as it takes.
+func (s *Subscriber) Run(ctx context.Context) error {
+	wait := reconnectFirst
+	for {
+		connected, err := s.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if connected {
+			wait = reconnectFirst
+		}
+		s.centre.log.WarnContext(ctx, "broker lost", "broker", s.centre.cfg.Broker, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(mathrand.N(wait)):
+		}
+		wait = min(2*wait, reconnectMost)
+	}
+}
+
+// session is one connection, with a client of its own: a client that
+// reconnects by itself completes publishes that were never acknowledged.
+func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
+	lost := make(chan error, 1)
+	waiting := make(chan mqtt.Message, brokerWaiting)
+	client, err := s.client(lost)
+	if err != nil {
+		return false, err
+	}
+	if err := done(client.Connect()); err != nil {
+		return false, fmt.Errorf("connecting: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	delivered := make(chan error, 1)
+	defer func() {
+		client.Disconnect(250) // milliseconds for what is being sent
+		cancel()
+		<-delivered
+	}()
+	filter := "$share/ingest/rollcall/v1/" + s.centre.cfg.Tenant + "/+/" + topicRecords
+	subscribed := client.Subscribe(filter, 1, func(_ mqtt.Client, m mqtt.Message) {
+		select {
+		case waiting <- m:
+		default:
+			s.centre.log.Warn("batch dropped, the store is behind", "topic", m.Topic())
+		}
+	})
+	go func() {
+		delivered <- s.centre.deliver(ctx, func(topic string, payload []byte) error {
+			return done(client.Publish(topic, 1, true, payload))
+		})
+		close(delivered)
+	}()
+	if err := done(subscribed); err != nil {
+		return false, fmt.Errorf("subscribing to %s: %w", filter, err)
+	}
+	if granted := subscribed.(*mqtt.SubscribeToken).Result()[filter]; granted > 1 {
+		return false, fmt.Errorf("the broker does not let %s subscribe to %s: check its access list", centreName, filter)
+	}
+	s.centre.log.InfoContext(ctx, "broker connected", "broker", s.centre.cfg.Broker)
+	for {
+		select {
+		case <-ctx.Done():
+			return true, nil
+		case err := <-lost:
+			return true, err
+		case err := <-delivered:
+			return true, err
+		case m := <-waiting:
+			if err := s.take(ctx, client, m); err != nil {
+				return true, err
+			}
+		}
+	}
+}
+
+// take stores a batch and sends the receipt.
+func (s *Subscriber) take(ctx context.Context, client mqtt.Client, m mqtt.Message) error {
+	id, _, ok := terminalOf(s.centre.cfg.Tenant, m.Topic())
+	if !ok {
+		s.centre.log.WarnContext(ctx, "batch under a topic of no terminal", "topic", m.Topic())
+		return nil
+	}
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), ingestTime)
+	defer cancel()
+	receipt, err := s.centre.Ingest(work, id, m.Payload())
+	if err != nil {
+		s.centre.acknowledge(ctx, id, err)
+	}
+	if receipt == nil {
+		return nil
+	}
+	if err := done(client.Publish(topicPrefix(s.centre.cfg.Tenant, id)+topicReceipt, 1, false, receipt)); err != nil {
+		return fmt.Errorf("sending a receipt to %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Subscriber) client(lost chan<- error) (mqtt.Client, error) {
+	host, _, err := net.SplitHostPort(s.centre.cfg.Broker)
+	if err != nil {
+		return nil, fmt.Errorf("broker = %q: %w", s.centre.cfg.Broker, err)
+	}
+	suffix := make([]byte, 4) // a broker ends the older of two clients of one name
+	if _, err := rand.Read(suffix); err != nil {
+		return nil, err
+	}
+	opts := mqtt.NewClientOptions().
+		AddBroker("ssl://" + s.centre.cfg.Broker).
+		SetClientID(centreName + "-" + hex.EncodeToString(suffix)).
+		SetProtocolVersion(4). // 3.1.1
+		SetCleanSession(true).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetOrderMatters(false).
+		SetKeepAlive(60 * time.Second).
+		SetPingTimeout(brokerTime).
+		SetConnectTimeout(brokerTime).
+		SetWriteTimeout(brokerTime).
+		SetTLSConfig(&tls.Config{
+			Certificates: []tls.Certificate{s.centre.keys.tls},
+			RootCAs:      s.centre.keys.caPool(),
+			ServerName:   host,
+			MinVersion:   tls.VersionTLS13,
+			Time:         s.centre.now,
+		}).
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
+			select {
+			case lost <- err:
+			default:
+			}
+		})
+	return mqtt.NewClient(opts), nil
+}
+
+var errBrokerSilent = errors.New("the broker did not answer in time")
+
+func done(t mqtt.Token) error {
+	if !t.WaitTimeout(brokerTime) {
+		return errBrokerSilent
+	}
+	return t.Error()
+}

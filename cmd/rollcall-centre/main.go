@@ -1,0 +1,335 @@
+// Command rollcall-centre is the reference central system: it makes its keys,
+// admits terminals, publishes class packages, takes in records and lists them.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"rollcall/centre"
+	"rollcall/queue/chain"
+)
+
+const usage = `rollcall-centre takes in attendance records and sends class packages.
+
+  rollcall-centre init    -config FILE                       make the centre's keys, once
+  rollcall-centre admit   -config FILE [-out FILE] REQUEST   admit a terminal; REQUEST is the file it wrote
+  rollcall-centre package -config FILE -terminal ID CLASS    publish a class (CLASS is JSON)
+  rollcall-centre package -config FILE -terminal ID -plan PLAN ROSTER
+                                                             the same with the roster as CSV
+  rollcall-centre serve   -config FILE [-debug]              take in records until told to stop
+  rollcall-centre records -config FILE [-terminal ID] [-all] [-json]
+                                                             list what is stored
+
+FILE is a TOML file, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN and ROSTER.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rollcall-centre:", err)
+		os.Exit(1)
+	}
+}
+
+// command is the work of one subcommand; fs holds its parsed flags.
+type command struct {
+	config *string
+	flags  *flag.FlagSet
+	stdout io.Writer
+	stderr io.Writer
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 || args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
+		_, err := io.WriteString(stdout, usage)
+		return err
+	}
+	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	c := &command{flags: flags, stdout: stdout, stderr: stderr}
+	c.config = flags.String("config", "/etc/rollcall/centre.toml", "")
+	work, err := c.named(args[0])
+	if err != nil {
+		return err
+	}
+	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(stdout, usage)
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%w; rollcall-centre -h lists what there is", err)
+	}
+	return work(ctx)
+}
+
+func (c *command) named(name string) (func(context.Context) error, error) {
+	switch name {
+	case "init":
+		return c.init, nil
+	case "admit":
+		out := c.flags.String("out", "", "")
+		return func(ctx context.Context) error { return c.admit(ctx, *out) }, nil
+	case "package":
+		terminal, plan := c.flags.String("terminal", "", ""), c.flags.String("plan", "", "")
+		return func(ctx context.Context) error { return c.publish(ctx, chain.TerminalID(*terminal), *plan) }, nil
+	case "serve":
+		debug := c.flags.Bool("debug", false, "")
+		return func(ctx context.Context) error { return c.serve(ctx, *debug) }, nil
+	case "records":
+		terminal, all, asJSON := c.flags.String("terminal", "", ""), c.flags.Bool("all", false, ""), c.flags.Bool("json", false, "")
+		return func(ctx context.Context) error { return c.records(ctx, chain.TerminalID(*terminal), *all, *asJSON) }, nil
+	}
+	return nil, fmt.Errorf("no command %q; rollcall-centre -h lists what there is", name)
+}
+
+// readConfig reads the TOML file. Keys that are not known are refused: a
+// misspelt setting must not pass for its default.
+func (c *command) readConfig() (centre.Config, error) {
+	var cfg centre.Config
+	text, err := os.ReadFile(*c.config)
+	if err != nil {
+		return cfg, fmt.Errorf("configuration: %w; give its place with -config", err)
+	}
+	meta, err := toml.Decode(string(text), &cfg)
+	if err != nil {
+		return cfg, fmt.Errorf("configuration %s: %w", *c.config, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return cfg, fmt.Errorf("configuration %s: no setting is called %s; deploy/centre.toml lists them", *c.config, unknown[0])
+	}
+	return cfg, nil
+}
+
+func (c *command) open(ctx context.Context) (*centre.Centre, error) {
+	cfg, err := c.readConfig()
+	if err != nil {
+		return nil, err
+	}
+	return centre.Open(ctx, cfg, c.logger(slog.LevelWarn), time.Now)
+}
+
+func (c *command) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// file is the one file named after the flags.
+func (c *command) file(what string) (string, error) {
+	if c.flags.NArg() != 1 {
+		return "", fmt.Errorf("name %s after the flags; rollcall-centre -h shows how", what)
+	}
+	return c.flags.Arg(0), nil
+}
+
+func (c *command) init(context.Context) error {
+	cfg, err := c.readConfig()
+	if err != nil {
+		return err
+	}
+	if err := centre.Init(cfg, time.Now()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.stdout, "keys made; keep a copy of them where the machine cannot lose it: without them no terminal can be admitted or answered")
+	return err
+}
+
+func (c *command) admit(ctx context.Context, out string) error {
+	path, err := c.file("the terminal's request")
+	if err != nil {
+		return err
+	}
+	request, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	ctr, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer ctr.Close()
+	admission, err := ctr.Admit(ctx, request)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(admission, "", "  ")
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	if out == "" {
+		_, err = c.stdout.Write(text)
+		return err
+	}
+	if err := os.WriteFile(out, text, 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s is admitted; take %s to it (nothing in it is secret)\n", admission.Terminal, out)
+	return err
+}
+
+func (c *command) publish(ctx context.Context, terminal chain.TerminalID, planPath string) error {
+	path, err := c.file("the class file or roster")
+	if err != nil {
+		return err
+	}
+	if terminal == "" {
+		return errors.New("name the terminal that the class meets at with -terminal")
+	}
+	ctr, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer ctr.Close()
+	plan, err := readPlan(ctr, path, planPath)
+	if err != nil {
+		return err
+	}
+	done, err := ctr.Publish(ctx, terminal, plan)
+	if err != nil {
+		return err
+	}
+	p := done.Package
+	fmt.Fprintf(c.stdout, "class %s: %d trainees, %d sessions, published to %s as number %d; it goes out within a second if the centre serves, else when it next does\n",
+		p.Class.ID, len(p.Trainees), len(p.Sessions), terminal, p.Serial)
+	if len(done.Warnings) > 0 {
+		fmt.Fprintf(c.stdout, "please look again: %s\n", strings.Join(done.Warnings, "; "))
+	}
+	return nil
+}
+
+// readPlan reads a class file, and the roster where that is a file of its own:
+// named in the class file (beside it), or on the command line with the class
+// file as -plan.
+func readPlan(ctr *centre.Centre, path, planPath string) (*centre.Plan, error) {
+	rosterPath := ""
+	if planPath != "" {
+		path, rosterPath = planPath, path
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := ctr.ParsePlan(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if rosterPath == "" && plan.Roster != "" {
+		rosterPath = filepath.Join(filepath.Dir(path), plan.Roster)
+	}
+	if rosterPath == "" {
+		return plan, nil
+	}
+	if len(plan.Trainees) > 0 {
+		return nil, fmt.Errorf("%s holds trainees and a roster is given too: keep one of them", path)
+	}
+	if text, err = readFile(rosterPath); err != nil {
+		return nil, err
+	}
+	if plan.Trainees, err = centre.ParseRoster(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", rosterPath, err)
+	}
+	return plan, nil
+}
+
+// maxFile is more than any file that is taken; the rooms check their own limits.
+const maxFile = 16 << 20
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+// door is how terminals reach the centre.
+type door interface {
+	Run(context.Context) error
+}
+
+func (c *command) serve(ctx context.Context, debug bool) error {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	cfg, err := c.readConfig()
+	if err != nil {
+		return err
+	}
+	ctr, err := centre.Open(ctx, cfg, c.logger(level), time.Now)
+	if err != nil {
+		return err
+	}
+	defer ctr.Close()
+	var d door
+	if cfg.Broker != "" {
+		d = ctr.Subscriber()
+		fmt.Fprintf(c.stdout, "ready: through the broker at %s\n", cfg.Broker)
+	} else {
+		listener, err := ctr.Listen()
+		if err != nil {
+			return err
+		}
+		d = listener
+		fmt.Fprintf(c.stdout, "ready: listening on %s\n", listener.Address())
+	}
+	return d.Run(ctx)
+}
+
+func (c *command) records(ctx context.Context, terminal chain.TerminalID, all, asJSON bool) error {
+	ctr, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer ctr.Close()
+	if asJSON {
+		return recordsJSON(ctx, ctr, c.stdout, terminal, all)
+	}
+	table := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "LOG\tSEQ\tAT\tTYPE\tTRAINEE\tCLASS\tSESSION\tDECISION\tREASON\tCODE\tRECEIVED")
+	err = ctr.Records(ctx, terminal, all, func(r centre.Row) error {
+		_, err := fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Log, r.Seq, r.At, r.Type,
+			r.Trainee, r.Class, r.Session, r.Decision, r.Reason, r.Code, r.Received.Format(time.DateTime))
+		return err
+	})
+	return errors.Join(err, table.Flush())
+}
+
+// recordsJSON writes an array of [centre.Row], one to a line.
+func recordsJSON(ctx context.Context, ctr *centre.Centre, w io.Writer, terminal chain.TerminalID, all bool) error {
+	separator := "[\n"
+	err := ctr.Records(ctx, terminal, all, func(r centre.Row) error {
+		text, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(w, "%s%s", separator, text)
+		separator = ",\n"
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if separator == "[\n" {
+		_, err = io.WriteString(w, "[]\n")
+		return err
+	}
+	_, err = io.WriteString(w, "\n]\n")
+	return err
+}
