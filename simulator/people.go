@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/draw"
 	"image/jpeg"
 	"math"
 	"os"
@@ -85,11 +86,7 @@ func readJPEG(path string) (image.Image, error) {
 func headOf(picture image.Image, box [4]float64) *image.RGBA {
 	r := image.Rect(int(box[0]-box[2]), int(box[1]-box[3]), int(box[0]+2*box[2]), int(box[1]+2*box[3])).Intersect(picture.Bounds())
 	head := image.NewRGBA(r)
-	for y := r.Min.Y; y < r.Max.Y; y++ {
-		for x := r.Min.X; x < r.Max.X; x++ {
-			head.Set(x, y, picture.At(x, y))
-		}
-	}
+	draw.Draw(head, r, picture, r.Min, draw.Src)
 	return head
 }
 

@@ -3,8 +3,6 @@
 package opencv
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -14,31 +12,32 @@ import (
 // Camera is an open stream of pictures.
 type Camera struct{ capture *gocv.VideoCapture }
 
-// ffmpegOptions makes FFmpeg take a stream at its word instead of collecting
-// seconds of it first (OpenCV passes them on as "key;value|key;value").
-const ffmpegOptions = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|probesize;65536|analyzeduration;0|fpsprobesize;0"
-
 // OpenCamera opens what the address names: a device ("/dev/video0"), a network
-// stream ("http://", "https://" MJPEG, "rtsp://"), or a file. It blocks until
-// the camera answers, which a dead one may never do. The error does not repeat
-// the address, which may hold a password.
-func OpenCamera(address string) (*Camera, error) {
+// stream (MJPEG at "http://" or "https://", "rtsp://"), or a file. It blocks
+// until the camera answers, which a dead one may never do. The error does not
+// repeat the address, which may hold a password.
+//
+// FFmpeg opens an MJPEG stream in a millisecond and holds back no frame as it
+// is; "nobuffer" would throw the first one away (docs/decisions/02). Who needs
+// other options sets OPENCV_FFMPEG_CAPTURE_OPTIONS.
+//
+// A device is asked for frames of width x height; streams have their own size.
+func OpenCamera(address string, width, height int) (*Camera, error) {
 	backend := gocv.VideoCaptureFFmpeg
 	if strings.HasPrefix(address, "/dev/video") {
 		backend = gocv.VideoCaptureV4L2
-	}
-	if _, set := os.LookupEnv("OPENCV_FFMPEG_CAPTURE_OPTIONS"); !set {
-		if err := os.Setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", ffmpegOptions); err != nil {
-			return nil, fmt.Errorf("opening camera: %w", err)
-		}
 	}
 	capture, err := gocv.VideoCaptureFileWithAPI(address, backend)
 	if err != nil {
 		_ = capture.Close()
 		return nil, ErrNoCamera
 	}
-	// A device driver queues frames; one is enough to miss none. Streams ignore it.
-	capture.Set(gocv.VideoCaptureBufferSize, 1)
+	if backend == gocv.VideoCaptureV4L2 {
+		capture.Set(gocv.VideoCaptureFOURCC, capture.ToCodec("MJPG")) // USB 2 carries no raw video of this size at full rate
+		capture.Set(gocv.VideoCaptureFrameWidth, float64(width))
+		capture.Set(gocv.VideoCaptureFrameHeight, float64(height))
+		capture.Set(gocv.VideoCaptureBufferSize, 1) // or the driver queues old frames
+	}
 	return &Camera{capture}, nil
 }
 

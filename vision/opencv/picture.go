@@ -39,8 +39,12 @@ func (p *Picture) Close() {
 // previewQuality keeps a 320x240 preview near 12 kB.
 const previewQuality = 75
 
-// Preview is the frame as a JPEG of the given width and height.
-func (p *Picture) Preview(width, height int) ([]byte, error) {
+// Preview is the frame as a JPEG of the given width.
+func (p *Picture) Preview(width int) ([]byte, error) {
+	if p.mat.Empty() {
+		return nil, errors.New("making preview: no frame")
+	}
+	height := max(1, width*p.mat.Rows()/p.mat.Cols())
 	if err := gocv.Resize(p.mat, &p.small, image.Pt(width, height), 0, 0, gocv.InterpolationLinear); err != nil {
 		return nil, fmt.Errorf("making preview: %w", err)
 	}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// errConfig is wrapped by every error that the configuration can mend.
+var errConfig = errors.New("configuration")
+
+// Config is the worker's configuration file; deploy/vision.toml explains it.
+type Config struct {
+	// Camera is where frames come from: "/dev/video0", an MJPEG address
+	// ("http://", "https://"), "rtsp://", or a video file. It must be set. It
+	// may hold a password, so the file should be readable by the service only.
+	Camera string `toml:"camera"`
+	// Width and Height in pixels are asked of a device; streams have their
+	// own. Default 640x480: smaller finds no face at arm's length, larger
+	// costs decoding time and finds no more.
+	Width  int `toml:"width"`
+	Height int `toml:"height"`
+	// Models is the directory of the model files. It must be set.
+	Models string `toml:"models"`
+	// Threads is how many threads the nets may use, 1 to 16. Default 1: a
+	// second one saves a quarter of a check at most and takes it from the rest.
+	Threads int `toml:"threads"`
+	// PreviewWidth in pixels of the picture on the panel, 80 to 640. Default
+	// 320, about 12 kB a frame.
+	PreviewWidth int `toml:"preview_width"`
+}
+
+// loadConfig reads the file, refuses keys it does not know, and fills in
+// defaults.
+func loadConfig(path string) (Config, error) {
+	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320}
+	meta, err := toml.DecodeFile(path, &c)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w %s: %w", errConfig, path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return Config{}, fmt.Errorf("%w %s: unknown key %q: delete it or correct its spelling", errConfig, path, unknown[0].String())
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("%w %s: %w", errConfig, path, err)
+	}
+	return c, nil
+}
+
+func (c Config) check() error {
+	if err := checkCamera(c.Camera); err != nil {
+		return err
+	}
+	if c.Models == "" {
+		return errors.New(`models = "": must name the directory of the model files`)
+	}
+	for _, n := range []struct {
+		key              string
+		value, low, high int
+	}{
+		{"width", c.Width, 160, 4096},
+		{"height", c.Height, 120, 4096},
+		{"threads", c.Threads, 1, 16},
+		{"preview_width", c.PreviewWidth, 80, 640},
+	} {
+		if n.value < n.low || n.value > n.high {
+			return fmt.Errorf("%s = %d: must be %d to %d", n.key, n.value, n.low, n.high)
+		}
+	}
+	return nil
+}
+
+func checkCamera(address string) error {
+	if address == "" {
+		return errors.New(`camera = "": must be a device, an address or a file`)
+	}
+	scheme, _, isURL := strings.Cut(address, "://")
+	if !isURL {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return errors.New("camera: not an address") // the error would repeat a password
+	}
+	switch scheme {
+	case "http", "https", "rtsp", "rtsps":
+	default:
+		return fmt.Errorf("camera = %q: must start with http, https, rtsp or rtsps, or be a device or a file", u.Redacted())
+	}
+	if u.Host == "" {
+		return fmt.Errorf("camera = %q: has no host", u.Redacted())
+	}
+	return nil
+}

@@ -1,0 +1,435 @@
+package vision_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/attendance"
+	"rollcall/device"
+	"rollcall/simulator"
+	"rollcall/vision"
+)
+
+// These tests run the real worker: OpenCV, the default model set, and a
+// simulated camera on the loopback.
+
+const (
+	modelsDir = "../build/models"
+	peopleDir = "../build/people"
+	tags      = "opencv gocv_specific_modules gocv_calib3d gocv_videoio"
+)
+
+// patience bounds waits that a busy machine may stretch; no test asserts how
+// long anything took.
+const patience = 60 * time.Second
+
+var workerPath string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "rollcall-vision")
+	if err != nil {
+		panic(err)
+	}
+	workerPath = filepath.Join(dir, "rollcall-vision")
+	build := exec.Command("go", "build", "-tags", tags, "-o", workerPath, "rollcall/cmd/rollcall-vision")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	code := 1
+	if build.Run() == nil {
+		code = m.Run()
+	}
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// booth is a terminal's camera side: camera, gallery, checker.
+type booth struct {
+	camera  *simulator.Camera
+	people  []simulator.Person
+	checker *vision.Checker
+	gallery *vision.Gallery
+	log     *lines
+
+	mu       sync.Mutex // guards what follows
+	states   []device.PartState
+	previews int
+}
+
+// lines keeps what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) count(s string) int { return strings.Count(l.String(), s) }
+
+// pid finds the worker that said hello last.
+func (l *lines) pid(t *testing.T) int {
+	t.Helper()
+	_, after, found := strings.Cut(l.String()[strings.LastIndex(l.String(), "vision worker ready"):], "pid=")
+	require.True(t, found)
+	pid, err := strconv.Atoi(strings.Fields(after)[0])
+	require.NoError(t, err)
+	return pid
+}
+
+func workerConfig(t *testing.T, camera string) string {
+	t.Helper()
+	models, err := filepath.Abs(modelsDir)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "vision.toml")
+	text := "camera = " + strconv.Quote(camera) + "\nmodels = " + strconv.Quote(models) + "\n"
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+var readPeople = sync.OnceValues(func() ([]simulator.Person, error) { return simulator.LoadPeople(peopleDir) })
+
+func loadPeople(t *testing.T) []simulator.Person {
+	t.Helper()
+	people, err := readPeople()
+	require.NoError(t, err)
+	return people
+}
+
+// newBooth starts a booth that ends with the test.
+func newBooth(t *testing.T) *booth {
+	t.Helper()
+	require.NoError(t, vision.DefaultManifest().Verify(modelsDir), "run make models")
+	b := &booth{camera: simulator.NewCamera(), people: loadPeople(t), log: &lines{}}
+	server := httptest.NewServer(b.camera)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	keys, err := device.CreateKeys(filepath.Join(t.TempDir(), "keys"))
+	require.NoError(t, err)
+	b.gallery, err = vision.OpenGallery(filepath.Join(t.TempDir(), "gallery"), keys)
+	require.NoError(t, err)
+	b.checker, err = vision.New(vision.Config{
+		Worker:       workerPath,
+		WorkerConfig: workerConfig(t, server.URL),
+		Report: func(s device.PartState, _ device.Sentence) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.states = append(b.states, s)
+		},
+		Preview: func(jpeg []byte) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.previews++
+		},
+		Now: time.Now,
+		Log: slog.New(slog.NewTextHandler(b.log, nil)),
+	}, b.gallery)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- b.checker.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-ran)
+	})
+	return b
+}
+
+// enrol captures who stands before the camera and commits the template.
+func (b *booth) enrol(t *testing.T, trainee attendance.TraineeID, p simulator.Person) attendance.Enrolment {
+	t.Helper()
+	b.camera.Show(p, simulator.AtEnrolment)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := b.checker.Capture(ctx, 3)
+	require.NoError(t, err)
+	assert.Equal(t, 3, got.Frames)
+	assert.Greater(t, got.Quality, 0.65)
+	pending, err := b.gallery.Prepare(trainee, got.Template)
+	require.NoError(t, err)
+	require.NoError(t, pending.Commit())
+	return attendance.Enrolment{Seq: 1, Model: got.Template.Model, Salt: pending.Salt, Hash: pending.Hash}
+}
+
+// until takes looks until one is as wanted.
+func until(t *testing.T, looks <-chan attendance.Look, what string, wanted func(attendance.Look) bool) attendance.Look {
+	t.Helper()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		select {
+		case l, open := <-looks:
+			require.True(t, open, "looks ended before: %s", what)
+			if wanted(l) {
+				return l
+			}
+		case <-late.C:
+			require.FailNow(t, "no look", what)
+		}
+	}
+}
+
+func matched(l attendance.Look) bool { return l.Match != nil && l.Match.Score >= threshold }
+func advised(a attendance.Advice) func(attendance.Look) bool {
+	return func(l attendance.Look) bool { return l.Advice == a }
+}
+
+// threshold of the default set, specs: FAR 1e-4 on LFW.
+const threshold = 0.412
+
+func TestTheEnrolledPersonMatchesAndNobodyElse(t *testing.T) {
+	b := newBooth(t)
+	enrolment := b.enrol(t, "t1", b.people[0])
+
+	b.camera.Show(b.people[0], simulator.AtCheckIn)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.checker.Open()
+	looks := b.checker.Verify(ctx, "t1", enrolment)
+	l := until(t, looks, "match", matched)
+	assert.Equal(t, enrolment.Model, l.Match.Model)
+	assert.Equal(t, attendance.AdviceNone, l.Advice)
+
+	b.camera.Show(b.people[1], simulator.AtCheckIn)
+	until(t, looks, "somebody else", func(l attendance.Look) bool { return l.Match != nil && l.Match.Score < threshold })
+	b.camera.Empty()
+	until(t, looks, "nobody", advised(attendance.AdviceNoFace))
+	b.camera.Show(b.people[0], simulator.Variation{Size: 40})
+	until(t, looks, "far away", advised(attendance.AdviceCloser))
+
+	cancel()
+	for range looks { // closed at the end of ctx
+	}
+	b.checker.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	assert.Positive(t, b.previews)
+	assert.Equal(t, []device.PartState{device.StateOK}, b.states)
+	assert.NotContains(t, b.log.String(), "t1")
+}
+
+func TestALookNeverSeesFramesOfTheLookBefore(t *testing.T) {
+	b := newBooth(t)
+	first, second := b.enrol(t, "t1", b.people[0]), b.enrol(t, "t2", b.people[1])
+	for range 5 {
+		b.camera.Show(b.people[0], simulator.AtCheckIn)
+		until(t, b.checker.Verify(t.Context(), "t1", first), "match", matched)
+		// The camera shows the first person's last frames when the second's look begins.
+		looks := b.checker.Verify(t.Context(), "t2", second)
+		b.camera.Show(b.people[1], simulator.AtCheckIn)
+		until(t, looks, "match", matched)
+		b.checker.Close()
+		for range looks { // Close ends it
+		}
+	}
+}
+
+func TestAKilledWorkerComesBackAndMatches(t *testing.T) {
+	b := newBooth(t)
+	enrolment := b.enrol(t, "t1", b.people[0])
+	looks := b.checker.Verify(t.Context(), "t1", enrolment)
+	until(t, looks, "match", matched)
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGSTOP} {
+		lives := b.log.count("vision worker ready")
+		pid := b.log.pid(t)
+		killed := time.Now()
+		require.NoError(t, syscall.Kill(pid, signal))
+		until(t, looks, "match of the next worker", func(l attendance.Look) bool {
+			return matched(l) && b.log.count("vision worker ready") > lives
+		})
+		t.Logf("%v to next match: %v", signal, time.Since(killed).Round(time.Millisecond))
+		assert.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "the former worker must be gone")
+	}
+}
+
+func TestAStalledOrAbsentCameraIsAwaited(t *testing.T) {
+	for name, fault := range map[string]func(*simulator.Camera){
+		"stalled": (*simulator.Camera).Stall,
+		"refuses": (*simulator.Camera).Refuse,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBooth(t)
+			enrolment := b.enrol(t, "t1", b.people[0])
+			looks := b.checker.Verify(t.Context(), "t1", enrolment)
+			until(t, looks, "match", matched)
+			fault(b.camera)
+			until(t, looks, "no camera", advised(attendance.AdviceCamera))
+			if name == "stalled" {
+				require.Eventually(t, func() bool { return b.log.count("killed") > 0 }, patience, 10*time.Millisecond)
+			} else {
+				require.Eventually(t, func() bool { return b.log.count("camera lost") > 1 }, patience, 10*time.Millisecond)
+				assert.Equal(t, 1, b.log.count("vision worker ready"), "a camera that refuses needs no new worker")
+			}
+			b.camera.Recover()
+			until(t, looks, "match", matched)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			assert.Contains(t, b.states, device.StateDown)
+			assert.Equal(t, device.StateOK, b.states[len(b.states)-1])
+		})
+	}
+}
+
+func TestAFaceThatCannotBeCheckedEndsItsLooks(t *testing.T) {
+	b := newBooth(t)
+	enrolment := b.enrol(t, "t1", b.people[0])
+	other := enrolment
+	other.Hash = "AAAA"
+	for range b.checker.Verify(t.Context(), "t1", other) {
+		assert.Fail(t, "a look without the template on record")
+	}
+	// A template of another embedder, well sealed and on record, is found out at the first frame.
+	pending, err := b.gallery.Prepare("t2", vision.Template{Model: "other", Embedding: vision.Embedding{1, 2}})
+	require.NoError(t, err)
+	require.NoError(t, pending.Commit())
+	for l := range b.checker.Verify(t.Context(), "t2", attendance.Enrolment{Model: "other", Salt: pending.Salt, Hash: pending.Hash}) {
+		assert.Nil(t, l.Match)
+	}
+}
+
+func TestCaptureNeedsOneSteadyFace(t *testing.T) {
+	b := newBooth(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, err := b.checker.Capture(ctx, 3)
+	assert.ErrorIs(t, err, vision.ErrNoFace)
+
+	captured := make(chan error, 1)
+	go func() {
+		_, err := b.checker.Capture(t.Context(), 1)
+		captured <- err
+	}()
+	require.Eventually(t, func() bool {
+		b.checker.Close() // takes the camera away, as soon as the capture has it
+		select {
+		case err := <-captured:
+			return assert.ErrorIs(t, err, vision.ErrBusy)
+		default:
+			return false
+		}
+	}, patience, 10*time.Millisecond)
+}
+
+func TestAWorkerThatCannotStartIsReported(t *testing.T) {
+	models := t.TempDir()
+	for _, m := range vision.DefaultManifest().Models {
+		text, err := os.ReadFile(filepath.Join(modelsDir, m.File))
+		require.NoError(t, err, "run make models")
+		if m.Role == vision.RoleEmbed {
+			text[len(text)/2] ^= 1
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(models, m.File), text, 0o600))
+	}
+	config := filepath.Join(t.TempDir(), "vision.toml")
+	require.NoError(t, os.WriteFile(config, []byte("camera = \"x\"\nmodels = "+strconv.Quote(models)), 0o600))
+	unread := filepath.Join(t.TempDir(), "none.toml")
+	for name, c := range map[string]struct{ worker, config, says string }{
+		"model with a wrong sum": {workerPath, config, "delete it and run make models"},
+		"no configuration":       {workerPath, unread, "none.toml"},
+		"no program":             {filepath.Join(t.TempDir(), "none"), config, "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			said := make(chan string, 100)
+			checker, err := vision.New(vision.Config{
+				Worker: c.worker, WorkerConfig: c.config, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+				Report: func(s device.PartState, text device.Sentence) {
+					assert.Equal(t, device.StateDown, s)
+					said <- text.En
+				},
+			}, gallery(t))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- checker.Run(ctx) }()
+			assert.Contains(t, <-said, c.says)
+			cancel()
+			assert.NoError(t, <-ran)
+		})
+	}
+}
+
+func gallery(t *testing.T) *vision.Gallery {
+	t.Helper()
+	keys, err := device.CreateKeys(filepath.Join(t.TempDir(), "keys"))
+	require.NoError(t, err)
+	g, err := vision.OpenGallery(filepath.Join(t.TempDir(), "gallery"), keys)
+	require.NoError(t, err)
+	return g
+}
+
+// TestTheBareWorkerSpeaksItsProtocol talks to the worker without the checker.
+func TestTheBareWorkerSpeaksItsProtocol(t *testing.T) {
+	camera := simulator.NewCamera()
+	camera.Show(loadPeople(t)[0], simulator.AtEnrolment)
+	server := httptest.NewServer(camera)
+	defer server.Close()
+	defer server.CloseClientConnections()
+	commandsOut, commands, err := os.Pipe()
+	require.NoError(t, err)
+	answers, answersIn, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := exec.Command(workerPath, "-config", workerConfig(t, server.URL))
+	cmd.ExtraFiles = []*os.File{commandsOut, answersIn}
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	require.NoError(t, commandsOut.Close())
+	require.NoError(t, answersIn.Close())
+	defer answers.Close()
+
+	next := func(kind vision.Kind) vision.Answer {
+		t.Helper()
+		for {
+			a, err := vision.ReadAnswer(answers)
+			require.NoError(t, err)
+			if a.Kind == kind {
+				return a
+			}
+			require.NotEqual(t, vision.KindTrouble, a.Kind, a.Text)
+		}
+	}
+	hello := next(vision.KindHello)
+	assert.Equal(t, vision.ProtocolVersion, hello.Version)
+	assert.Equal(t, vision.DefaultManifest().Sums(), hello.Models)
+
+	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoOpen, ID: 7}))
+	assert.Equal(t, uint64(7), next(vision.KindOpened).ID)
+	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoLook, ID: 8}))
+	frame := next(vision.KindFrame)
+	assert.Equal(t, uint64(8), frame.ID)
+	require.Len(t, frame.Faces, 1)
+	assert.Len(t, frame.Faces[0].Embedding, 512)
+	assert.Equal(t, "frame", frame.String())
+	preview := next(vision.KindPreview)
+	assert.Equal(t, uint64(8), preview.ID)
+	assert.Equal(t, []byte{0xff, 0xd8}, preview.JPEG[:2])
+	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoClose, ID: 9}))
+	assert.Equal(t, uint64(9), next(vision.KindClosed).ID)
+
+	// A daemon that is killed leaves no worker behind.
+	require.NoError(t, commands.Close())
+	_, err = io.Copy(io.Discard, answers)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Wait())
+}

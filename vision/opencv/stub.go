@@ -1,0 +1,32 @@
+//go:build !cgo || !opencv
+
+package opencv
+
+import (
+	"errors"
+
+	"rollcall/vision"
+)
+
+var errStub = errors.New("built without OpenCV: install g++, pkg-config and libopencv-dev, and build with make " +
+	`(CGO_ENABLED=1, -tags "opencv gocv_specific_modules gocv_calib3d gocv_videoio")`)
+
+// Camera, Picture and Nets cannot be had in this build.
+type (
+	Camera  struct{}
+	Picture struct{}
+	Nets    struct{}
+)
+
+// OpenCamera, DecodePicture and LoadNets say how to build the package.
+func OpenCamera(string, int, int) (*Camera, error)         { return nil, errStub }
+func DecodePicture([]byte) (*Picture, error)               { return nil, errStub }
+func LoadNets(vision.Manifest, string, int) (*Nets, error) { return nil, errStub }
+func NewPicture() *Picture                                 { return &Picture{} }
+func (*Camera) Discard(*Picture) bool                      { return false }
+func (*Camera) Read(*Picture) bool                         { return false }
+func (*Camera) Close()                                     {}
+func (*Picture) Preview(int) ([]byte, error)               { return nil, errStub }
+func (*Picture) Close()                                    {}
+func (*Nets) Look(*Picture) ([]vision.Face, error)         { return nil, errStub }
+func (*Nets) Close()                                       {}
