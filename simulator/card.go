@@ -139,7 +139,8 @@ func (c *Card) Commands() int {
 }
 
 // ATR gives the answer to reset: 3B 6D 00 00 and 13 historical bytes, so T=0 at
-// 372 clocks per bit.
+// 372 clocks per bit. A mute card gives one byte that is no ATR: vpcd takes none
+// at all for an empty slot, and pcscd sees no card.
 func (c *Card) ATR() []byte {
 	if c.Faults.Mute {
 		return []byte{0x00}

@@ -176,7 +176,7 @@ func (s *slot) connectOnce() (*scard.Card, error) {
 	}
 	// The binding panics on commands in any other protocol.
 	if p := handle.ActiveProtocol(); p != scard.ProtocolT0 && p != scard.ProtocolT1 {
-		_ = (&link{slot: s, handle: handle}).close()
+		(&link{slot: s, handle: handle}).close()
 		return nil, fmt.Errorf("connecting: protocol %d: %w", p, reader.ErrUnsupportedCard)
 	}
 	return handle, nil
@@ -224,12 +224,10 @@ func (l *link) reconnect() error {
 }
 
 // close leaves the card powered, so that a second reading of it costs no reset.
-func (l *link) close() error {
-	if l.slot.pcsc == nil {
-		return nil
+func (l *link) close() {
+	if l.slot.pcsc != nil {
+		_, _ = call(l.slot, func() (struct{}, error) { return struct{}{}, l.handle.Disconnect(scard.LeaveCard) })
 	}
-	_, err := call(l.slot, func() (struct{}, error) { return struct{}{}, l.handle.Disconnect(scard.LeaveCard) })
-	return err
 }
 
 // meaning maps what PC/SC says onto the sentinels of reader. The code is
@@ -253,9 +251,10 @@ func meaning(err error) error {
 		kind = reader.ErrCardRemoved
 	case scard.ErrResetCard:
 		kind = reader.ErrCardReset
-	case scard.ErrUnresponsiveCard, scard.ErrUnpoweredCard:
+	case scard.ErrUnresponsiveCard, scard.ErrUnpoweredCard,
+		scard.ErrProtoMismatch: // the answer to reset offers no protocol: as good as none
 		kind = reader.ErrCardMute
-	case scard.ErrUnsupportedCard, scard.ErrProtoMismatch:
+	case scard.ErrUnsupportedCard:
 		kind = reader.ErrUnsupportedCard
 	}
 	return fmt.Errorf("pc/sc %08X: %w", uint32(code), kind)
