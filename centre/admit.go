@@ -9,6 +9,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -130,13 +131,18 @@ func parseSigningRequest(text string, id chain.TerminalID, role chain.Role) (cry
 	return csr.PublicKey, nil
 }
 
+// documentSigning is id-kp-documentSigning (RFC 9336).
+var documentSigning = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 36}
+
 func (c *Centre) newTerminal(req request) (terminal, error) {
 	t := terminal{ID: req.id, Sealing: req.sealing}
 	var err error
 	if t.UplinkKey, err = x509.MarshalPKIXPublicKey(req.uplink); err != nil {
 		return t, err
 	}
-	t.Ledger, err = c.keys.issue(certificate(string(req.id), chain.RoleLedger, c.now(), ledgerLife), req.ledger)
+	ledger := certificate(string(req.id), chain.RoleLedger, c.now(), ledgerLife)
+	ledger.UnknownExtKeyUsage = []asn1.ObjectIdentifier{documentSigning} // and not TLS
+	t.Ledger, err = c.keys.issue(ledger, req.ledger)
 	return t, err
 }
 
