@@ -72,14 +72,18 @@ func maskHan(name []rune) string {
 
 func maskParts(name []rune) string {
 	for i := 0; i < len(name); {
-		end := i
-		for end < len(name) && !betweenParts(name[end]) {
-			end++
-		}
-		for j := i; j < end; j++ {
-			if j > i || end == i+1 {
-				name[j] = '*'
+		end, letters := i, 0
+		for ; end < len(name) && !betweenParts(name[end]); end++ {
+			if unicode.IsLetter(name[end]) {
+				letters++
 			}
+		}
+		shown := i
+		if letters > 1 {
+			shown++
+		}
+		for ; shown < end; shown++ {
+			name[shown] = '*'
 		}
 		i = end + 1
 	}
