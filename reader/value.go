@@ -15,7 +15,13 @@ func blank(b []byte) bool { return len(unfilled(b)) == 0 }
 
 // unfilled cuts the filling off a text. None of the fillers can end a GB18030
 // character.
-func unfilled(b []byte) []byte { return bytes.TrimRight(b, "\x00\xFF ") }
+func unfilled(b []byte) []byte {
+	n := len(b)
+	for n > 0 && (b[n-1] == 0x00 || b[n-1] == 0xFF || b[n-1] == ' ') {
+		n--
+	}
+	return b[:n]
+}
 
 // parseText reads an AN item: printable ASCII.
 func parseText(b []byte) (string, error) {
