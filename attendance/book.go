@@ -1,6 +1,9 @@
 package attendance
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+)
 
 // Book is what the ledger says so far: who has checked in to which session and
 // whose face template counts. It is rebuilt from the records at every start,
@@ -105,3 +108,6 @@ func (b *Book) Enrolment(t TraineeID) (Enrolment, bool) {
 // HasPackage reports whether the last package accepted for a class is this
 // one.
 func (b *Book) HasPackage(c ClassID, sha256 string) bool { return b.packages[c] == sha256 }
+
+// Enrolments gives every template that counts.
+func (b *Book) Enrolments() map[TraineeID]Enrolment { return maps.Clone(b.enrolments) }

@@ -14,8 +14,9 @@ type Ledger interface {
 }
 
 // Faces answers "is this that person?" from a camera. No method blocks.
-// Verify's channel gives looks until ctx ends and is then closed; the newest
-// look wins over one that nobody took.
+// Verify's channel gives looks until ctx ends and is then closed; it is closed
+// early if the enrolled template cannot be used. The newest look wins over one
+// that nobody took.
 type Faces interface {
 	Open()
 	Verify(ctx context.Context, trainee TraineeID, enrolment Enrolment) <-chan Look
@@ -128,6 +129,7 @@ func (t *Terminal) Run(ctx context.Context) error {
 		case look, open := <-t.looks:
 			if !open {
 				t.looks = nil
+				t.act(ctx, t.visit.Unusable())
 				continue
 			}
 			t.times.look(look.At)

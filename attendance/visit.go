@@ -158,6 +158,15 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 	return nil
 }
 
+// Unusable takes that this trainee's template cannot be used here: it is not
+// on this box, or of another embedder.
+func (v *Visit) Unusable() []Action {
+	if v.stage != looking {
+		return nil
+	}
+	return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonNoEnrolment))...)
+}
+
 // Tick takes the time a WakeAt asked for. Ticks that come early do nothing.
 func (v *Visit) Tick(now time.Time) []Action {
 	switch {

@@ -111,6 +111,8 @@ func (p *player) event(word string, args []string) []Action {
 		score, err := strconv.ParseFloat(args[0], 64)
 		require.NoError(p.t, err)
 		return p.visit.Look(Look{At: p.now, Match: &Match{Score: score, Quality: 0.98, Liveness: -1, Model: "87aa"}}, p.now)
+	case "unusable":
+		return p.visit.Unusable()
 	case "tick":
 		return p.visit.Tick(p.now)
 	case "stored":

@@ -55,14 +55,14 @@ func NewClock(src ClockSource) *Clock { return &Clock{src: src} }
 
 // SystemClock is a clock over this machine's kernel: CLOCK_REALTIME,
 // CLOCK_BOOTTIME and adjtimex(2).
-func SystemClock() (*Clock, error) {
+func SystemClock(zone *time.Location) (*Clock, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("reading the boot id: %w", err)
 	}
 	return NewClock(ClockSource{
 		BootID: strings.TrimSpace(string(id)),
-		Wall:   time.Now,
+		Wall:   func() time.Time { return time.Now().In(zone) },
 		Boot:   bootTime,
 		Kernel: kernelEstimate,
 	}), nil

@@ -48,6 +48,8 @@ type Checker struct {
 	model  string // SHA-256 of the worker's embedder; empty while there is no worker
 	told   device.Sentence
 	state  device.PartState
+	pid    int // of the worker; 0 while there is none
+	starts int
 }
 
 // New checks the configuration. It starts nothing.
@@ -344,6 +346,23 @@ func (c *Checker) setModel(model string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.model = model
+}
+
+// Worker gives the worker's process id, 0 while none runs, and how often it had
+// to be started again.
+func (c *Checker) Worker() (pid, restarts int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid, max(0, c.starts-1)
+}
+
+func (c *Checker) setWorker(pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid = pid
+	if pid != 0 {
+		c.starts++
+	}
 }
 
 // report tells of a change, once.

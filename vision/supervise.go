@@ -130,8 +130,10 @@ func (c *Checker) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.setWorker(p.cmd.Process.Pid)
 	err = c.talk(ctx, p)
 	c.setModel("")
+	c.setWorker(0)
 	if err == nil || errors.Is(err, errGone) {
 		p.end(endDeadline)
 	} else {

@@ -1,0 +1,63 @@
+# Rollcall. `make help` lists what can be made.
+
+TAGS    := opencv,gocv_specific_modules,gocv_calib3d,gocv_videoio
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+GO      := go
+BUILD   := $(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.software=rollcalld/$(VERSION)'
+LINT    := $(GO) tool -modfile=tools/go.mod
+comma   := ,
+SIM     := bin/rollcall-sim
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test models build run demo demo-control test lint bench fuzz arm64 clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building and running needs (Debian packages, nets, pictures); does nothing when all is there
+	@deploy/setup.sh run
+	@deploy/fetch-models.sh
+
+setup-test: ## the same for the tests: a broker and a browser as well
+	@deploy/setup.sh test
+	@deploy/fetch-models.sh
+
+models: ## fetch the nets and the demonstration's pictures, checked by their sums
+	@deploy/fetch-models.sh
+
+build: setup ## all programs, into bin/
+	@$(BUILD) -o bin/ ./cmd/...
+
+run: build ## a classroom on this machine, again and again until Ctrl-C: open the address it prints
+	@$(SIM) run
+
+demo: build ## a scripted class, once: exit 0 only if screens, database and export equal the truth
+	@$(SIM) demo
+
+demo-control: build ## show that the demonstration notices a spoilt terminal
+	@$(subst -tags $(TAGS),-tags $(TAGS)$(comma)control,$(BUILD)) -o bin/control/ ./cmd/rollcalld
+	@deploy/demo-control.sh
+
+test: setup-test ## all tests, on the real parts too, with the race detector
+	$(GO) test -race -tags $(TAGS) ./...
+
+lint: setup-test ## gofmt, vet and staticcheck, with and without C
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) vet -tags $(TAGS),control ./cmd/rollcalld
+	$(LINT) staticcheck -tags $(TAGS) ./...
+
+arm64: ## everything that needs no C, for ARM boards; the packages with C are built on the board's distribution
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+
+bench: build setup-test ## figures for docs/performance.md: taps through the whole stack, then the rooms
+	@$(SIM) bench
+	$(GO) test -run '^$$' -bench . -tags $(TAGS) ./...
+
+FUZZTIME := 20s
+fuzz: ## every fuzz target for FUZZTIME each
+	@deploy/fuzz.sh $(TAGS) $(FUZZTIME)
+
+clean: ## what was built and played; the fetched nets stay
+	rm -rf bin build/stage build/control

@@ -1,0 +1,219 @@
+// Package control is the daemon's local door: HTTP over a Unix socket in its
+// state directory that only the daemon's own user may open. The operator's
+// tool asks through it for what the running daemon alone knows or may write.
+//
+// Nothing that passes it carries a name, a card number or a template.
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"rollcall/attendance"
+	"rollcall/device"
+)
+
+// ErrNotRunning says that no daemon answers in a state directory.
+var ErrNotRunning = errors.New("no daemon is running on this state directory")
+
+// Status is what the daemon says of itself.
+type Status struct {
+	Software string              `json:"software"`
+	Terminal string              `json:"terminal"`
+	Tenant   string              `json:"tenant"`
+	Started  time.Time           `json:"started"`
+	Panel    string              `json:"panel"` // the panel's address
+	Screen   attendance.Screen   `json:"screen"`
+	Health   device.HealthReport `json:"health"`
+	Ledger   LedgerStatus        `json:"ledger"`
+	Classes  []ClassStatus       `json:"classes"`
+	Worker   WorkerStatus        `json:"worker"`
+}
+
+// LedgerStatus tells how much is on disk and how much the centre confirmed.
+type LedgerStatus struct {
+	Log       string    `json:"log"`
+	Last      uint64    `json:"last"`
+	Receipted uint64    `json:"receipted"`
+	ReceiptAt time.Time `json:"receipt_at,omitzero"`
+}
+
+// ClassStatus is one class package the terminal works from.
+type ClassStatus struct {
+	Class    string `json:"class"`
+	Serial   uint64 `json:"serial"`
+	Sessions int    `json:"sessions"`
+	Trainees int    `json:"trainees"`
+}
+
+// WorkerStatus is the camera worker's process.
+type WorkerStatus struct {
+	PID      int `json:"pid"` // 0 while none runs
+	Restarts int `json:"restarts"`
+}
+
+// EnrolRequest asks the daemon to enrol the person before the camera.
+type EnrolRequest struct {
+	Trainee attendance.TraineeID `json:"trainee"`
+	Consent string               `json:"consent"`
+	Officer string               `json:"officer"`
+	Frames  int                  `json:"frames"`
+}
+
+// EnrolAnswer names the enrol record.
+type EnrolAnswer struct {
+	Seq     uint64  `json:"seq"`
+	Code    string  `json:"code"`
+	Quality float64 `json:"quality"`
+}
+
+// Daemon is what the door opens to. Its methods may be called at once.
+type Daemon interface {
+	Status() Status
+	Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error)
+	Export(w io.Writer) error
+}
+
+func socket(state string) string { return filepath.Join(state, "control.sock") }
+
+// Listen opens the door. A socket left by a daemon that was killed is taken
+// away; the ledger's lock has shown by then that no other daemon lives.
+func Listen(state string) (net.Listener, error) {
+	path := socket(state)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	before := syscall.Umask(0o177)
+	defer syscall.Umask(before)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return listener, nil
+}
+
+// Handler serves a daemon.
+func Handler(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Status(), nil) })
+	mux.HandleFunc("POST /enrol", func(w http.ResponseWriter, r *http.Request) {
+		var request EnrolRequest
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&request); err != nil {
+			http.Error(w, "the request cannot be read", http.StatusBadRequest)
+			return
+		}
+		a, err := d.Enrol(r.Context(), request)
+		answer(w, a, err)
+	})
+	mux.HandleFunc("GET /export", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", trailerError)
+		if err := d.Export(w); err != nil {
+			w.Header().Set(trailerError, err.Error())
+		}
+	})
+	return mux
+}
+
+// trailerError tells a client that an export broke off.
+const trailerError = "X-Export-Error"
+
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client sees a cut answer
+}
+
+// Client speaks to the daemon of a state directory.
+type Client struct{ http http.Client }
+
+// NewClient makes a client; calls give [ErrNotRunning] when nobody listens.
+func NewClient(state string) *Client {
+	return &Client{http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", socket(state))
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+				return nil, ErrNotRunning
+			}
+			return conn, err
+		},
+	}}}
+}
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, "/status", nil)
+}
+
+// Enrol has the daemon enrol the person before the camera.
+func (c *Client) Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return EnrolAnswer{}, err
+	}
+	return call[EnrolAnswer](ctx, c, http.MethodPost, "/enrol", body)
+}
+
+// Export streams the ledger of the running daemon into w.
+func (c *Client) Export(ctx context.Context, w io.Writer) error {
+	response, err := c.do(ctx, http.MethodGet, "/export", nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("reading the export: %w", err)
+	}
+	if text := response.Trailer.Get(trailerError); text != "" {
+		return errors.New(text)
+	}
+	return nil
+}
+
+func call[T any](ctx context.Context, c *Client, method, path string, body []byte) (T, error) {
+	var v T
+	response, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return v, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&v); err != nil {
+		return v, fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return v, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if errors.Is(err, ErrNotRunning) {
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+		return nil, errors.New(string(bytes.TrimSpace(text)))
+	}
+	return response, nil
+}

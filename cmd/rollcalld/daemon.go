@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"rollcall/attendance"
+	"rollcall/cmd/internal/control"
+	"rollcall/device"
+	"rollcall/queue/chain"
+	"rollcall/queue/mqtt"
+)
+
+// part is something that runs as long as the daemon does.
+type part struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// parts are listed in the order in which they are stopped, along the flow of a
+// tap: readers first, then the terminal finishes its record, then the rest,
+// and the ledger last.
+func (d *daemon) parts() []part {
+	return []part{
+		{"readers", func(ctx context.Context) error { return d.readers.Run(ctx, d.taps) }},
+		{"terminal", d.terminal.Run},
+		{"class packages", d.answerPackages},
+		{"control", d.serveControl},
+		{"camera", d.faces.Run},
+		{"uplink", d.uplink.Run},
+		{"ledger watch", d.watchLedger},
+		{"panel", d.panel.Run},
+		{"ledger", d.ledger.Run},
+	}
+}
+
+// run runs the daemon until ctx ends or a part fails. A part that fails takes
+// the process with it: the next start repairs from what is on disk.
+func (d *daemon) run(ctx context.Context) error {
+	d.started = d.clock.Now()
+	d.health.OK(device.PartLedger)
+	d.log.Info("terminal ready", "panel", "http://"+d.panel.Addr().String(), "terminal", d.admission.Terminal, "last_seq", d.ledger.Status().Last)
+	err := runParts(ctx, d.parts())
+	if closeErr := d.ledger.Close(); closeErr != nil {
+		err = errors.Join(err, closeErr)
+	}
+	d.log.Info("terminal stopped", "err", err)
+	return err
+}
+
+// runParts runs all parts at once and stops them one after the other.
+func runParts(ctx context.Context, parts []part) error {
+	type ending struct {
+		name string
+		err  error
+	}
+	ended := make(chan ending, len(parts))
+	stops := make([]context.CancelFunc, len(parts))
+	done := make([]sync.WaitGroup, len(parts))
+	for i, p := range parts {
+		partCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		stops[i] = stop
+		done[i].Go(func() { ended <- ending{p.name, p.run(partCtx)} })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case first := <-ended:
+		err = fmt.Errorf("%s: %w", first.name, first.err)
+		if first.err == nil {
+			err = fmt.Errorf("%s ended by itself", first.name)
+		}
+	}
+	for i := range parts {
+		stops[i]()
+		done[i].Wait()
+	}
+	close(ended)
+	for e := range ended {
+		if e.err != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", e.name, e.err))
+		}
+	}
+	return err
+}
+
+// screenNow remembers the screen for the status.
+type screenNow struct {
+	mu  sync.Mutex
+	now attendance.Screen
+}
+
+// Show implements attendance.Panel.
+func (d *daemon) Show(s attendance.Screen) {
+	d.screen.mu.Lock()
+	d.screen.now = s
+	d.screen.mu.Unlock()
+	d.panel.Show(s)
+}
+
+// watchLedger keeps the panel's count of unsent records and the health of
+// ledger and clock.
+func (d *daemon) watchLedger(ctx context.Context) error {
+	for {
+		changed := d.ledger.Changed()
+		status := d.ledger.Status()
+		d.panel.Unsent(status.Unsent)
+		d.ledgerHealth(status.Unsent, status.Capacity)
+		d.clockHealth()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (d *daemon) clockHealth() {
+	switch level := d.clock.Stamp().Clock; level {
+	case chain.ClockSynced, chain.ClockHoldover:
+		d.health.OK(device.PartClock)
+	default:
+		d.health.Set(device.PartClock, device.StateDegraded, device.Sentence{
+			Zh: "时间待校准：请接上网线或设置时间；签到记录仍然有效。",
+			En: "The clock is " + string(level) + ": connect the network or set the time; records are valid all the same.",
+		})
+	}
+}
+
+// ledgerHealth warns before the ledger is full (specs: 70 and 95 percent).
+func (d *daemon) ledgerHealth(unsent, capacity int) {
+	switch {
+	case unsent >= capacity:
+		d.health.Set(device.PartLedger, device.StateDown, device.Sentence{
+			Zh: fmt.Sprintf("存储已满：%d 条记录未送达中心。请恢复网络。", unsent),
+			En: fmt.Sprintf("The ledger is full: %d records have not reached the centre. Restore the network.", unsent),
+		})
+	case unsent*10 >= capacity*7:
+		d.health.Set(device.PartLedger, device.StateDegraded, device.Sentence{
+			Zh: fmt.Sprintf("存储将满：%d 条记录未送达中心。请恢复网络。", unsent),
+			En: fmt.Sprintf("The ledger is filling up: %d records have not reached the centre. Restore the network.", unsent),
+		})
+	default:
+		d.health.OK(device.PartLedger)
+	}
+}
+
+// readerReport connects the readers to health: with one of several readers
+// gone the terminal still works.
+func (d *daemon) readerReport() func(reader string, err error) {
+	var mu sync.Mutex
+	troubles := map[string]error{}
+	return func(reader string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			delete(troubles, reader)
+		} else {
+			troubles[reader] = err
+		}
+		if len(troubles) == 0 {
+			d.health.OK(device.PartReader)
+			return
+		}
+		for name, trouble := range troubles {
+			d.health.Set(device.PartReader, device.StateDown, device.Sentence{
+				Zh: fmt.Sprintf("读卡器 %s 不可用：请检查连接线；签到请用其他方式。", name),
+				En: fmt.Sprintf("Reader %s does not work: %v; check its cable, and check in another way.", name, trouble),
+			})
+		}
+	}
+}
+
+func (d *daemon) uplinkReport(online bool, err error) {
+	if online && err == nil {
+		d.health.OK(device.PartUplink)
+		return
+	}
+	sentence := device.Sentence{Zh: "尚未连接中心系统", En: "Not connected to the centre yet."}
+	if trouble, ok := errors.AsType[*mqtt.Trouble](err); ok {
+		sentence.Zh, sentence.En = trouble.Sentence()
+	}
+	d.health.Set(device.PartUplink, device.StateDegraded, sentence)
+}
+
+// takePackage takes a class package that came down.
+func (d *daemon) takePackage(ctx context.Context, jws []byte) {
+	switch err := d.packages.accept(ctx, jws, d.terminal); {
+	case err == nil:
+		d.log.Info("class package accepted")
+	case errors.Is(err, errAlreadyHere):
+	default:
+		d.log.Error("class package refused", "err", err)
+	}
+}
+
+// answerPackages records packages that were kept before a kill and not yet
+// answered, and then waits for the end.
+func (d *daemon) answerPackages(ctx context.Context) error {
+	for _, id := range d.unanswered {
+		if err := d.packages.answer(ctx, id, d.terminal); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// serveControl serves the operator's tool.
+func (d *daemon) serveControl(ctx context.Context) error {
+	server := &http.Server{Handler: control.Handler(d), ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(d.door); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Status implements control.Daemon.
+func (d *daemon) Status() control.Status {
+	d.screen.mu.Lock()
+	screen := d.screen.now
+	d.screen.mu.Unlock()
+	ledger := d.ledger.Status()
+	pid, restarts := d.faces.Worker()
+	return control.Status{
+		Software: software, Terminal: string(d.admission.Terminal), Tenant: d.admission.Tenant,
+		Started: d.started, Panel: "http://" + d.panel.Addr().String(), Screen: screen,
+		Health: d.health.Snapshot(), Classes: d.packages.status(),
+		Ledger: control.LedgerStatus{
+			Log: string(ledger.Log), Last: uint64(ledger.Last), Receipted: uint64(ledger.Receipted), ReceiptAt: ledger.ReceiptedAt.Time,
+		},
+		Worker: control.WorkerStatus{PID: pid, Restarts: restarts},
+	}
+}
+
+// Export implements control.Daemon.
+func (d *daemon) Export(w io.Writer) error {
+	cert, err := chain.ParseCertificate(d.admission.Ledger)
+	if err != nil {
+		return err
+	}
+	return d.ledger.Export(w, cert)
+}
+
+// enrolLimit is how long a person may stand before the camera to be enrolled.
+const enrolLimit = 15 * time.Second
+
+// Enrol implements control.Daemon. The template is sealed and on disk before
+// the record names it, and used only after.
+func (d *daemon) Enrol(ctx context.Context, r control.EnrolRequest) (control.EnrolAnswer, error) {
+	if err := d.mayEnrol(r); err != nil {
+		return control.EnrolAnswer{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, enrolLimit)
+	defer cancel()
+	capture, err := d.faces.Capture(ctx, r.Frames)
+	if err != nil {
+		return control.EnrolAnswer{}, err
+	}
+	pending, err := d.gallery.Prepare(r.Trainee, capture.Template)
+	if err != nil {
+		return control.EnrolAnswer{}, err
+	}
+	stored, err := d.terminal.Append(ctx, attendance.NewRecord(attendance.TypeEnrol, attendance.EnrolBody{
+		Trainee: r.Trainee, Consent: r.Consent, Officer: r.Officer, Model: capture.Template.Model,
+		Salt: pending.Salt, Hash: pending.Hash, Frames: capture.Frames, Quality: capture.Quality,
+	}))
+	if err != nil {
+		return control.EnrolAnswer{}, errors.Join(err, pending.Discard())
+	}
+	if err := pending.Commit(); err != nil {
+		return control.EnrolAnswer{}, err
+	}
+	return control.EnrolAnswer{Seq: stored.Seq, Code: stored.Code, Quality: capture.Quality}, nil
+}
+
+func (d *daemon) mayEnrol(r control.EnrolRequest) error {
+	roster := d.packages.roster.Load()
+	if _, ok := roster.Trainee(r.Trainee); !ok {
+		return fmt.Errorf("no trainee %q in any class of this terminal: the centre's class package must name them first", r.Trainee)
+	}
+	if _, ok := roster.Officer(r.Officer); !ok {
+		return fmt.Errorf("no officer %q in any class of this terminal: only an officer named by the centre may enrol", r.Officer)
+	}
+	if r.Consent == "" {
+		return errors.New("no consent: enrolment needs the id of the trainee's consent on file")
+	}
+	if r.Frames < 1 || r.Frames > 20 {
+		return fmt.Errorf("%d frames: take 1 to 20, three to five are usual", r.Frames)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"rollcall/attendance"
+	"rollcall/cmd/internal/control"
+	"rollcall/device"
+	"rollcall/device/panel"
+	"rollcall/queue"
+	"rollcall/queue/chain"
+	"rollcall/queue/mqtt"
+	"rollcall/reader/pcsc"
+	"rollcall/vision"
+)
+
+// maxTaps bounds the reader events that wait for the terminal; a reader that
+// finds it full waits in turn.
+const maxTaps = 16
+
+// wire builds the terminal bottom up and starts nothing: keys, ledger, what the
+// ledger remembers, panel, camera, readers, uplink, and the loop that joins
+// them. If a part cannot be built, those before it are closed.
+func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, taps: make(chan attendance.Tap, maxTaps)}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	keyDir := filepath.Join(cfg.State, "keys")
+	if d.keys, err = device.OpenKeys(keyDir); err != nil {
+		return nil, fmt.Errorf("%w: a new terminal gets its keys by rollcall terminal request", err)
+	}
+	if d.admission, err = device.LoadAdmission(keyDir); err != nil {
+		return nil, err
+	}
+	trust, err := d.admission.Trust()
+	if err != nil {
+		return nil, err
+	}
+	if d.clock, err = device.SystemClock(zone); err != nil {
+		return nil, err
+	}
+	d.health = device.NewHealth(d.clock.Now)
+	if err = d.openLedger(trust); err != nil {
+		return nil, err
+	}
+	if err = d.recall(trust); err != nil {
+		return nil, err
+	}
+	if d.panel, err = panel.New(cfg.Panel, d.health, log); err != nil {
+		return nil, err
+	}
+	if err = d.openCamera(); err != nil {
+		return nil, err
+	}
+	if d.readers, err = pcsc.New(cfg.Cards, d.clock.Now, log, d.readerReport()); err != nil {
+		return nil, err
+	}
+	if err = d.openUplink(); err != nil {
+		return nil, err
+	}
+	if d.door, err = control.Listen(cfg.State); err != nil {
+		return nil, err
+	}
+	d.terminal = attendance.NewTerminal(sabotage(attendance.TerminalConfig{
+		Ledger: d.ledger,
+		Faces:  d.faces,
+		Panel:  d,
+		Taps:   d.taps,
+		Roster: d.packages.roster.Load,
+		Book:   d.book,
+		Now:    d.clock.Now,
+		Log:    log,
+	}))
+	return d, nil
+}
+
+func (d *daemon) openLedger(trust chain.Trust) (err error) {
+	cfg := d.cfg.Ledger
+	cfg.Dir = d.cfg.State
+	cfg.Terminal, cfg.Key, cfg.ReceiptKey = d.admission.Terminal, d.keys.Ledger(), trust.Receipt
+	cfg.Stamp, cfg.Software = d.clock.Stamp, software
+	d.ledger, err = queue.Open(cfg, d.log)
+	return err
+}
+
+// recall rebuilds what the ledger and the state directory remember.
+func (d *daemon) recall(trust chain.Trust) (err error) {
+	d.book = attendance.NewBook()
+	err = d.ledger.Each(func(e chain.Entry) error {
+		if err := d.book.Observe(uint64(e.Seq), attendance.RecordType(e.Type), e.Body); err != nil {
+			return fmt.Errorf("record %d: %w", e.Seq, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading the ledger: %w", err)
+	}
+	if d.gallery, err = vision.OpenGallery(filepath.Join(d.cfg.State, "templates"), d.keys); err != nil {
+		return err
+	}
+	if err = d.gallery.TakeUp(d.book.Enrolments()); err != nil {
+		return err
+	}
+	d.packages, err = openPackages(&packages{
+		dir: filepath.Join(d.cfg.State, "packages"), admission: d.admission, trust: trust,
+		keys: d.keys, now: d.clock.Now, log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.unanswered = d.packages.unanswered(d.book)
+	return nil
+}
+
+func (d *daemon) openCamera() (err error) {
+	cfg := d.cfg.Vision
+	cfg.Report = func(state device.PartState, s device.Sentence) { d.health.Set(device.PartCamera, state, s) }
+	cfg.Preview = d.panel.Preview
+	cfg.Now, cfg.Log = d.clock.Now, d.log
+	d.faces, err = vision.New(cfg, d.gallery)
+	return err
+}
+
+func (d *daemon) openUplink() (err error) {
+	cfg := d.cfg.Uplink
+	cfg.Admission, cfg.Key = d.admission, d.keys.Uplink()
+	cfg.Software, cfg.Now = software, d.clock.Now
+	cfg.Package, cfg.Report = d.takePackage, d.uplinkReport
+	d.uplink, err = mqtt.New(cfg, d.ledger, d.log)
+	return err
+}
+
+// daemon is the wired terminal.
+type daemon struct {
+	cfg config
+	log *slog.Logger
+
+	keys      *device.Keys
+	admission chain.Admission
+	clock     *device.Clock
+	health    *device.Health
+	ledger    *queue.Ledger
+	book      *attendance.Book // the terminal's once it runs
+	gallery   *vision.Gallery
+	packages  *packages
+	panel     *panel.Panel
+	faces     *vision.Checker
+	readers   *pcsc.Driver
+	uplink    *mqtt.Uplink
+	door      net.Listener
+	taps      chan attendance.Tap
+	terminal  *attendance.Terminal
+
+	unanswered []attendance.ClassID // packages that a kill left without their record
+	started    time.Time
+	screen     screenNow
+}
+
+// close gives the ledger back after a start that did not come about.
+func (d *daemon) close() {
+	if d.ledger != nil {
+		_ = d.ledger.Close()
+	}
+}
