@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -69,6 +68,8 @@ func open(t testing.TB, cfg centre.Config, log *logBuffer) *centre.Centre {
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
 	return c
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // box is a terminal's keys and ledger, as far as the centre can see them.
 type box struct {
@@ -227,11 +228,4 @@ func contiguous(t testing.TB, c *centre.Centre, b *box, last chain.Seq) {
 		assert.Equal(t, uint64(i+1), r.Seq)
 	}
 	assert.Equal(t, b.prev.String(), rows[last-1].Hash)
-}
-
-func write(t testing.TB, name, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
 }
