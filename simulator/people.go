@@ -132,8 +132,10 @@ func (p *Person) draw(pixels []float64, v Variation) {
 	scale := p.box[2] / orDefault(v.Size, 150) // pixels of the picture to one of the frame
 	sin, cos := math.Sincos(v.Angle * math.Pi / 180)
 	cx, cy := p.box[0]+p.box[2]/2, p.box[1]+p.box[3]/2
-	for y := range frameHeight {
-		for x := range frameWidth {
+	reach := int(max(headWide*p.box[2], headHigh*p.box[3])/2/scale) + 1
+	mx, my := frameWidth/2+int(v.X), frameHeight/2+int(v.Y)
+	for y := max(0, my-reach); y < min(frameHeight, my+reach+1); y++ {
+		for x := max(0, mx-reach); x < min(frameWidth, mx+reach+1); x++ {
 			dx, dy := float64(x)-frameWidth/2-v.X, float64(y)-frameHeight/2-v.Y
 			u, w := scale*(cos*dx+sin*dy), scale*(cos*dy-sin*dx)
 			share := headShare(2*u/p.box[2], 2*w/p.box[3])

@@ -2,7 +2,6 @@ package vision_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -98,7 +97,7 @@ func (l *lines) pid(t *testing.T) int {
 	return pid
 }
 
-func workerConfig(t *testing.T, camera string) string {
+func workerConfig(t testing.TB, camera string) string {
 	t.Helper()
 	models, err := filepath.Abs(modelsDir)
 	require.NoError(t, err)
@@ -127,10 +126,8 @@ func newBooth(t *testing.T) *booth {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	keys, err := device.CreateKeys(filepath.Join(t.TempDir(), "keys"))
-	require.NoError(t, err)
-	b.gallery, err = vision.OpenGallery(filepath.Join(t.TempDir(), "gallery"), keys)
-	require.NoError(t, err)
+	b.gallery, _ = openGallery(t)
+	var err error
 	b.checker, err = vision.New(vision.Config{
 		Worker:       workerPath,
 		WorkerConfig: workerConfig(t, server.URL),
@@ -352,13 +349,14 @@ func TestAWorkerThatCannotStartIsReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			said := make(chan string, 100)
+			gallery, _ := openGallery(t)
 			checker, err := vision.New(vision.Config{
 				Worker: c.worker, WorkerConfig: c.config, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 				Report: func(s device.PartState, text device.Sentence) {
 					assert.Equal(t, device.StateDown, s)
 					said <- text.En
 				},
-			}, gallery(t))
+			}, gallery)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
@@ -370,15 +368,6 @@ func TestAWorkerThatCannotStartIsReported(t *testing.T) {
 	}
 }
 
-func gallery(t *testing.T) *vision.Gallery {
-	t.Helper()
-	keys, err := device.CreateKeys(filepath.Join(t.TempDir(), "keys"))
-	require.NoError(t, err)
-	g, err := vision.OpenGallery(filepath.Join(t.TempDir(), "gallery"), keys)
-	require.NoError(t, err)
-	return g
-}
-
 // TestTheBareWorkerSpeaksItsProtocol talks to the worker without the checker.
 func TestTheBareWorkerSpeaksItsProtocol(t *testing.T) {
 	camera := simulator.NewCamera()
@@ -386,50 +375,25 @@ func TestTheBareWorkerSpeaksItsProtocol(t *testing.T) {
 	server := httptest.NewServer(camera)
 	defer server.Close()
 	defer server.CloseClientConnections()
-	commandsOut, commands, err := os.Pipe()
-	require.NoError(t, err)
-	answers, answersIn, err := os.Pipe()
-	require.NoError(t, err)
-	cmd := exec.Command(workerPath, "-config", workerConfig(t, server.URL))
-	cmd.ExtraFiles = []*os.File{commandsOut, answersIn}
-	cmd.Stderr = os.Stderr
-	require.NoError(t, cmd.Start())
-	require.NoError(t, commandsOut.Close())
-	require.NoError(t, answersIn.Close())
-	defer answers.Close()
+	w := startBare(t, workerConfig(t, server.URL))
 
-	next := func(kind vision.Kind) vision.Answer {
-		t.Helper()
-		for {
-			a, err := vision.ReadAnswer(answers)
-			require.NoError(t, err)
-			if a.Kind == kind {
-				return a
-			}
-			require.NotEqual(t, vision.KindTrouble, a.Kind, a.Text)
-		}
-	}
-	hello := next(vision.KindHello)
+	hello := w.next(vision.KindHello)
 	assert.Equal(t, vision.ProtocolVersion, hello.Version)
 	assert.Equal(t, vision.DefaultManifest().Sums(), hello.Models)
 
-	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoOpen, ID: 7}))
-	assert.Equal(t, uint64(7), next(vision.KindOpened).ID)
-	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoLook, ID: 8}))
-	frame := next(vision.KindFrame)
+	w.tell(vision.DoOpen, 7)
+	assert.Equal(t, uint64(7), w.next(vision.KindOpened).ID)
+	w.tell(vision.DoLook, 8)
+	frame := w.next(vision.KindFrame)
 	assert.Equal(t, uint64(8), frame.ID)
 	require.Len(t, frame.Faces, 1)
 	assert.Len(t, frame.Faces[0].Embedding, 512)
 	assert.Equal(t, "frame", frame.String())
-	preview := next(vision.KindPreview)
+	preview := w.next(vision.KindPreview)
 	assert.Equal(t, uint64(8), preview.ID)
 	assert.Equal(t, []byte{0xff, 0xd8}, preview.JPEG[:2])
-	require.NoError(t, vision.WriteCommand(commands, vision.Command{Do: vision.DoClose, ID: 9}))
-	assert.Equal(t, uint64(9), next(vision.KindClosed).ID)
+	w.tell(vision.DoClose, 9)
+	assert.Equal(t, uint64(9), w.next(vision.KindClosed).ID)
 
-	// A daemon that is killed leaves no worker behind.
-	require.NoError(t, commands.Close())
-	_, err = io.Copy(io.Discard, answers)
-	require.NoError(t, err)
-	require.NoError(t, cmd.Wait())
+	w.end() // a daemon that is killed leaves no worker behind
 }

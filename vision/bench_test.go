@@ -1,0 +1,126 @@
+package vision_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rollcall/simulator"
+	"rollcall/vision"
+)
+
+// BenchmarkWorkerStart asks how long a new worker takes to its hello, to the
+// camera's first frame and to the first answer, and what memory it then holds.
+func BenchmarkWorkerStart(b *testing.B) {
+	people, err := readPeople()
+	require.NoError(b, err)
+	camera := simulator.NewCamera()
+	camera.Show(people[0], simulator.AtCheckIn)
+	server := httptest.NewServer(camera)
+	defer server.Close()
+	defer server.CloseClientConnections()
+	config := workerConfig(b, server.URL)
+	var hello, opened, first, rss []float64
+	for b.Loop() {
+		began := time.Now()
+		since := func() float64 { return float64(time.Since(began)) / float64(time.Millisecond) }
+		w := startBare(b, config)
+		w.next(vision.KindHello)
+		hello = append(hello, since())
+		asked := since()
+		w.tell(vision.DoOpen, 1)
+		w.next(vision.KindOpened)
+		opened = append(opened, since()-asked)
+		asked = since()
+		w.tell(vision.DoLook, 2)
+		w.next(vision.KindFrame)
+		first = append(first, since()-asked)
+		for range 20 {
+			w.next(vision.KindFrame)
+		}
+		rss = append(rss, residentMB(b, w.cmd.Process.Pid))
+		w.end()
+	}
+	b.ReportMetric(median(hello), "start-to-hello-ms")
+	b.ReportMetric(median(opened), "open-to-opened-ms")
+	b.ReportMetric(median(first), "look-to-frame-ms")
+	b.ReportMetric(slices.Max(rss), "rss-MB")
+	b.ReportMetric(0, "ns/op") // start, open, look and end together say nothing
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
+}
+
+func residentMB(b *testing.B, pid int) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(b, err)
+	_, after, found := strings.Cut(string(status), "VmRSS:")
+	require.True(b, found)
+	var kB float64
+	_, err = fmt.Sscan(after, &kB)
+	require.NoError(b, err)
+	return kB / 1024
+}
+
+// bare is a worker without a checker.
+type bare struct {
+	t                 testing.TB
+	cmd               *exec.Cmd
+	commands, answers *os.File
+}
+
+func startBare(t testing.TB, config string) *bare {
+	t.Helper()
+	commandsOut, commands, err := os.Pipe()
+	require.NoError(t, err)
+	answers, answersIn, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := exec.Command(workerPath, "-config", config)
+	cmd.ExtraFiles = []*os.File{commandsOut, answersIn}
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	require.NoError(t, commandsOut.Close())
+	require.NoError(t, answersIn.Close())
+	return &bare{t, cmd, commands, answers}
+}
+
+func (w *bare) tell(do vision.Do, id uint64) {
+	w.t.Helper()
+	require.NoError(w.t, vision.WriteCommand(w.commands, vision.Command{Do: do, ID: id}))
+}
+
+// next takes answers until one of the kind; trouble is none that is waited for.
+func (w *bare) next(kind vision.Kind) vision.Answer {
+	w.t.Helper()
+	for {
+		a, err := vision.ReadAnswer(w.answers)
+		require.NoError(w.t, err)
+		if a.Kind == kind {
+			return a
+		}
+		require.NotEqual(w.t, vision.KindTrouble, a.Kind, a.Text)
+	}
+}
+
+// end closes the commands, as the end of the daemon does, and waits.
+func (w *bare) end() {
+	w.t.Helper()
+	require.NoError(w.t, w.commands.Close())
+	for {
+		if _, err := vision.ReadAnswer(w.answers); err != nil {
+			break
+		}
+	}
+	require.NoError(w.t, w.cmd.Wait())
+	require.NoError(w.t, w.answers.Close())
+}
