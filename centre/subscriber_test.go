@@ -1,0 +1,278 @@
+package centre_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/centre"
+	"rollcall/queue"
+	"rollcall/queue/chain"
+	uplink "rollcall/queue/mqtt"
+)
+
+// broker is a real Mosquitto with the configuration that we ship.
+type broker struct {
+	t       *testing.T
+	conf    string
+	address string
+	cmd     *exec.Cmd
+}
+
+// newBroker prepares deploy/mosquitto.conf for a centre's keys and a free
+// port.
+func newBroker(t *testing.T, cfg centre.Config, address string) *broker {
+	t.Helper()
+	sample, err := os.ReadFile("../deploy/mosquitto.conf")
+	require.NoError(t, err)
+	dir, keys := t.TempDir(), filepath.Join(cfg.Dir, "keys")
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	acl := filepath.Join(dir, "acl")
+	conf := strings.NewReplacer(
+		"listener 8884", "listener "+port,
+		"/etc/mosquitto/certs", keys,
+		"/etc/mosquitto/rollcall.acl", acl,
+	).Replace(string(sample)) + "\nuser root\n"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte(conf), 0o600))
+	require.NoError(t, os.WriteFile(acl, []byte(sampleACL(t, string(sample))), 0o600))
+	return &broker{t: t, conf: filepath.Join(dir, "mosquitto.conf"), address: address}
+}
+
+// sampleACL takes the access list out of the comment that holds it.
+func sampleACL(t *testing.T, sample string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(sample, "# rollcall.acl holds:\n")
+	require.True(t, ok)
+	var acl strings.Builder
+	for line := range strings.Lines(after) {
+		rule, ok := strings.CutPrefix(line, "#   ")
+		if !ok {
+			break
+		}
+		acl.WriteString(strings.ReplaceAll(rule, "/example/", "/test/"))
+	}
+	return acl.String()
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (b *broker) start() {
+	b.t.Helper()
+	output := &logBuffer{}
+	b.cmd = exec.Command("/usr/sbin/mosquitto", "-c", b.conf)
+	b.cmd.Stdout, b.cmd.Stderr = output, output
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(b.t, b.cmd.Start(), "apt-get install mosquitto")
+	b.t.Cleanup(b.kill)
+	require.Eventually(b.t, func() bool {
+		conn, err := net.Dial("tcp", b.address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}, patience, 10*time.Millisecond, "mosquitto: %s", output)
+}
+
+// kill ends the broker without a chance to say anything.
+func (b *broker) kill() {
+	if b.cmd == nil {
+		return
+	}
+	_ = b.cmd.Process.Kill()
+	_ = b.cmd.Wait()
+	b.cmd = nil
+}
+
+// terminalRun is a real ledger and a real uplink.
+type terminalRun struct {
+	ledger   *queue.Ledger
+	packages chan []byte
+}
+
+func runTerminal(t *testing.T, b *box, address string) *terminalRun {
+	t.Helper()
+	trust, err := b.admission.Trust()
+	require.NoError(t, err)
+	var up int64
+	ledger, err := queue.Open(queue.Config{
+		Dir: t.TempDir(), Terminal: b.id, Key: b.ledger, ReceiptKey: trust.Receipt, Software: "test",
+		Stamp: func() chain.Stamp {
+			up++
+			return chain.Stamp{Wall: chain.NewWall(time.Now()), Boot: "b", UpMS: up, Clock: chain.ClockSynced}
+		},
+	}, discard())
+	require.NoError(t, err)
+	r := &terminalRun{ledger: ledger, packages: make(chan []byte, 16)}
+	up1, err := uplink.New(uplink.Config{
+		Addresses: []string{address}, RetryStart: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
+		Admission: b.admission, Key: b.uplink, Software: "test", Now: time.Now,
+		Package: func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
+		Report:  func(bool, error) {},
+	}, ledger, discard())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- ledger.Run(ctx) }()
+	go func() { ended <- up1.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-ended)
+		assert.NoError(t, <-ended)
+		assert.NoError(t, ledger.Close())
+	})
+	return r
+}
+
+func (r *terminalRun) append(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		_, err := r.ledger.Append(t.Context(), checkin("p-1"))
+		require.NoError(t, err)
+	}
+}
+
+// receipted waits until the centre has answered for everything.
+func (r *terminalRun) receipted(t *testing.T, last chain.Seq) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		s := r.ledger.Status()
+		return s.Last == last && s.Receipted == last
+	}, 2*patience, 10*time.Millisecond)
+}
+
+func (r *terminalRun) nextPackage(t *testing.T, b *box, serial uint64) {
+	t.Helper()
+	for b.open(t, receive(t, r.packages)).Serial != serial {
+	}
+}
+
+// equal compares what is stored with the ledger, line by line.
+func (r *terminalRun) equal(t *testing.T, c *centre.Centre, cfg centre.Config) {
+	t.Helper()
+	rows := stored(t, c)
+	i := 0
+	require.NoError(t, r.ledger.Each(func(e chain.Entry) error {
+		line, err := e.Line()
+		require.NoError(t, err)
+		require.Less(t, i, len(rows), "record %d is lost", e.Seq)
+		assert.Equal(t, uint64(e.Seq), rows[i].Seq)
+		assert.Equal(t, chain.HashLine(line).String(), rows[i].Hash)
+		i++
+		return nil
+	}))
+	assert.Len(t, rows, i)
+	assert.Zero(t, count(t, cfg, "alarms"))
+	assert.Zero(t, count(t, cfg, "quarantine"))
+}
+
+func subscribe(t *testing.T, c *centre.Centre) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Subscriber().Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-ended)
+	})
+}
+
+// A real ledger, a real uplink, a real Mosquitto that is killed and started
+// again, and the centre behind it.
+func TestThroughMosquitto(t *testing.T) {
+	address := freeAddress(t)
+	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
+	b := admitted(t, c, "t-1")
+	mosquitto := newBroker(t, cfg, address)
+	mosquitto.start()
+	subscribe(t, c)
+	r := runTerminal(t, b, address)
+
+	r.append(t, 200)
+	r.receipted(t, 201)
+	publish(t, c, b, "c-1")
+	r.nextPackage(t, b, 1)
+
+	mosquitto.kill()
+	r.append(t, 100)
+	publish(t, c, b, "c-1")
+	mosquitto.start()
+	r.append(t, 100)
+	r.receipted(t, 401)
+	r.nextPackage(t, b, 2)
+	r.equal(t, c, cfg)
+}
+
+// The same terminal on the centre's own listener, which is started again.
+func TestThroughTheListener(t *testing.T) {
+	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Listen = freeAddress(t) })
+	b := admitted(t, c, "t-1")
+	address, stop := serve(t, c)
+	r := runTerminal(t, b, address)
+
+	r.append(t, 200)
+	r.receipted(t, 201)
+	publish(t, c, b, "c-1")
+	r.nextPackage(t, b, 1)
+
+	stop()
+	r.append(t, 100)
+	publish(t, c, b, "c-1")
+	serve(t, c)
+	r.append(t, 100)
+	r.receipted(t, 401)
+	r.nextPackage(t, b, 2)
+	r.equal(t, c, cfg)
+}
+
+// What Mosquitto lets a terminal do, with the access list that we ship. It
+// acknowledges what it drops, so only the database tells.
+func TestMosquittoKeepsATerminalToItsOwnTopics(t *testing.T) {
+	address := freeAddress(t)
+	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
+	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
+	newBroker(t, cfg, address).start()
+	subscribe(t, c)
+
+	heard := make(chan string, 64)
+	connect := func(b *box) mqtt.Client {
+		client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("ssl://" + address).SetClientID(string(b.id)).
+			SetTLSConfig(b.tls(t)).SetAutoReconnect(false))
+		settled(t, client.Connect())
+		t.Cleanup(func() { client.Disconnect(100) })
+		// Mosquitto grants what it will never deliver.
+		settled(t, client.Subscribe("rollcall/v1/test/#", 1, func(_ mqtt.Client, m mqtt.Message) {
+			heard <- fmt.Sprint(b.id, " ", m.Topic())
+		}))
+		return client
+	}
+	intruder := connect(other)
+	settled(t, intruder.Publish(topic(b, "up/records"), 1, false, b.batch(t, b.append(t, openRecord()))))
+	settled(t, intruder.Publish(topic(other, "down/receipt"), 1, false, "forged"))
+
+	own := connect(b)
+	b.newEpoch("e2")
+	settled(t, own.Publish(topic(b, "up/records"), 1, false, b.batch(t, b.append(t, openRecord()))))
+	assert.Equal(t, "t-1 "+topic(b, "down/receipt"), receive(t, heard), "its own receipt, and before it nothing for anybody")
+	rows := stored(t, c)
+	require.Len(t, rows, 1)
+	assert.Equal(t, "t-1/e2", rows[0].Log)
+}
