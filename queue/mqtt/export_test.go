@@ -1,0 +1,11 @@
+package mqtt
+
+import (
+	"context"
+	"net"
+)
+
+// SetDial gives an uplink another way to its addresses.
+func (u *Uplink) SetDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	u.dial = dial
+}

@@ -1,0 +1,410 @@
+package mqtt_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/queue"
+	"rollcall/queue/chain"
+	"rollcall/queue/mqtt"
+	"rollcall/queue/queuetest"
+)
+
+// site is a ledger with its uplink, and what the uplink said.
+type site struct {
+	t      testing.TB
+	ledger *queue.Ledger
+	uplink *mqtt.Uplink
+	cfg    mqtt.Config
+
+	mu       sync.Mutex // guards what follows
+	reports  []string   // "online", "offline" or a code
+	packages []string
+}
+
+func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
+	t.Helper()
+	s := &site{t: t}
+	var err error
+	s.ledger, err = queue.Open(queuetest.Config(t.TempDir()), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	admission, key := a.admit(t)
+	s.cfg = mqtt.Config{
+		Addresses: []string{"centre.test:8883"},
+		Admission: admission,
+		Key:       key,
+		Software:  "rollcall test",
+		Now:       time.Now,
+		Package: func(_ context.Context, jws []byte) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.packages = append(s.packages, string(jws))
+		},
+		Report: func(online bool, err error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			word := "offline"
+			if online {
+				word = "online"
+			}
+			if trouble, ok := errors.AsType[*mqtt.Trouble](err); ok {
+				word = string(trouble.Code)
+			}
+			s.reports = append(s.reports, word)
+		},
+	}
+	if change != nil {
+		change(&s.cfg)
+	}
+	s.uplink, err = mqtt.New(s.cfg, s.ledger, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return s
+}
+
+// run runs the uplink; stop waits for it.
+func (s *site) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.uplink.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(s.t, <-done)
+	}
+}
+
+func (s *site) add(n int) {
+	s.t.Helper()
+	for i := range n {
+		_, err := s.ledger.Append(context.Background(), queuetest.Record(i))
+		require.NoError(s.t, err)
+	}
+}
+
+// emptied waits until the centre has given receipts for all.
+func (s *site) emptied() {
+	s.t.Helper()
+	for {
+		changed := s.ledger.Changed()
+		if s.ledger.Status().Unsent == 0 {
+			synctest.Wait()
+			return
+		}
+		<-changed
+	}
+}
+
+func (s *site) said() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.reports...)
+}
+
+// virtual runs a test in virtual time with a site and a centre joined by pipes.
+func virtual(t *testing.T, change func(*mqtt.Config), c *centre, test func(t *testing.T, s *site, p *pipes)) {
+	a := newAuthority(t)
+	server := a.issue(t, chain.RoleCentre, "centre", nil)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		s := newSite(t, a, change)
+		defer queuetest.Start(t, s.ledger)()
+		s.uplink.SetDial(p.dial)
+		if c != nil {
+			serve(t, p, a.serverTLS(t, server), c)
+			defer c.stop()
+		}
+		test(t, s, p)
+	})
+}
+
+func TestRecordsGoUpInOrder(t *testing.T) {
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		stop := s.run()
+		s.add(300)
+		began := time.Now()
+		s.emptied()
+		s.add(1)
+		s.emptied()
+		assert.Zero(t, time.Since(began), "nothing waits for a timer")
+		c.truth(s.ledger)
+		stop()
+		synctest.Wait()
+		_, states := c.seen()
+		assert.Equal(t, []string{"online", "offline"}, states)
+		assert.Equal(t, []string{"online", "offline"}, s.said())
+	})
+}
+
+// A PUBACK is the broker's word. Records that were acknowledged and forgotten
+// are sent again until the centre's receipt comes.
+func TestAcknowledgedAndForgotten(t *testing.T) {
+	c := &centre{script: func(n int, _ chain.Batch) reply { return reply{forget: n <= 3} }}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(5)
+		began := time.Now()
+		defer s.run()()
+		time.Sleep(time.Minute)
+		assert.Equal(t, 6, s.ledger.Status().Unsent, "a PUBACK lets nothing go")
+		s.emptied()
+		assert.Equal(t, (30+60+120)*time.Second, time.Since(began))
+		c.truth(s.ledger)
+		batches, _ := c.seen()
+		assert.Equal(t, [][2]chain.Seq{{1, 6}, {1, 6}, {1, 6}, {1, 6}}, batches)
+		assert.Equal(t, []string{"online", "no_receipt", "online"}, s.said())
+	})
+}
+
+func TestConnectionCut(t *testing.T) {
+	for name, r := range map[string]reply{
+		"before it was stored":         {cut: true, forget: true},
+		"stored, acknowledgement lost": {cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &centre{script: func(n int, _ chain.Batch) reply {
+				if n%2 == 1 && n < 8 {
+					return r
+				}
+				return reply{}
+			}}
+			virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+				s.add(300)
+				defer s.run()()
+				s.emptied()
+				c.truth(s.ledger)
+				assert.Contains(t, s.said(), "lost")
+				_, states := c.seen()
+				assert.Contains(t, states, "offline", "the last will")
+			})
+		})
+	}
+}
+
+// A broker that takes a batch and falls silent is left.
+func TestNoAcknowledgement(t *testing.T) {
+	c := &centre{script: func(n int, _ chain.Batch) reply { return reply{stuck: n == 1, forget: n == 1} }}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(1)
+		defer s.run()()
+		s.emptied()
+		c.truth(s.ledger)
+		assert.Equal(t, []string{"online", "silent", "online"}, s.said())
+	})
+}
+
+func TestReceiptsThatLetNothingGo(t *testing.T) {
+	const log chain.LogID = "t-test/other"
+	for _, tc := range []struct {
+		name    string
+		message func(t *testing.T, b chain.Batch) []byte
+	}{
+		{"forged", func(t *testing.T, b chain.Batch) []byte {
+			return queuetest.Receipt(t, queuetest.StrangerKey, b.Log(), b.Last(), b.LastHash())
+		}},
+		{"of another log", func(t *testing.T, b chain.Batch) []byte {
+			return queuetest.Receipt(t, queuetest.CentreKey, log, b.Last(), b.LastHash())
+		}},
+		{"of other bytes", func(t *testing.T, b chain.Batch) []byte {
+			return queuetest.Receipt(t, queuetest.CentreKey, b.Log(), b.Last(), chain.Hash{1})
+		}},
+		{"of a record to come", func(t *testing.T, b chain.Batch) []byte {
+			return queuetest.Receipt(t, queuetest.CentreKey, b.Log(), b.Last()+1, b.LastHash())
+		}},
+		{"a head, not a receipt", func(_ *testing.T, b chain.Batch) []byte { return b.Head }},
+		{"garbage", func(*testing.T, chain.Batch) []byte { return []byte("\xff") }},
+		{"empty", func(*testing.T, chain.Batch) []byte { return nil }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := &centre{script: func(n int, b chain.Batch) reply {
+				if n == 1 {
+					return reply{forget: true, first: [][]byte{tc.message(t, b)}}
+				}
+				return reply{}
+			}}
+			virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+				s.add(2)
+				defer s.run()()
+				time.Sleep(20 * time.Second)
+				assert.Equal(t, 3, s.ledger.Status().Unsent)
+				assert.Equal(t, []string{"online", "wrong_receipt"}, s.said())
+				s.emptied()
+				c.truth(s.ledger)
+				assert.Equal(t, "online", s.said()[len(s.said())-1])
+			})
+		})
+	}
+}
+
+// Receipts that come twice, late or in another order change nothing.
+func TestReceiptsOutOfOrder(t *testing.T) {
+	var old [][]byte
+	c := &centre{}
+	c.script = func(_ int, b chain.Batch) reply {
+		r := reply{first: append([][]byte(nil), old...), last: append([][]byte(nil), old...)}
+		old = append(old, queuetest.Receipt(t, queuetest.CentreKey, b.Log(), b.Last(), b.LastHash()))
+		return r
+	}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(500)
+		began := time.Now()
+		defer s.run()()
+		s.emptied()
+		assert.Zero(t, time.Since(began))
+		c.truth(s.ledger)
+	})
+}
+
+// A centre that came back from an older copy says where it stands; what it
+// lost is sent again.
+func TestCentreLostRecords(t *testing.T) {
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(300)
+		defer s.run()()
+		s.emptied()
+		c.mu.Lock()
+		c.lines = c.lines[:100]
+		c.mu.Unlock()
+		s.add(1)
+		s.emptied()
+		c.truth(s.ledger)
+	})
+}
+
+func TestBrokerAwayForADay(t *testing.T) {
+	c := &centre{}
+	addresses := func(cfg *mqtt.Config) { cfg.Addresses = []string{"a.test:1", "b.test:1"} }
+	virtual(t, addresses, c, func(t *testing.T, s *site, p *pipes) {
+		var mu sync.Mutex
+		var asked []string
+		back := time.Now().Add(24 * time.Hour)
+		s.cfg.ServerName = "centre.test"
+		var err error
+		s.uplink, err = mqtt.New(s.cfg, s.ledger, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		s.uplink.SetDial(func(ctx context.Context, network, address string) (net.Conn, error) {
+			mu.Lock()
+			asked = append(asked, address)
+			mu.Unlock()
+			if time.Now().Before(back) {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no route to host")}
+			}
+			return p.dial(ctx, network, address)
+		})
+		defer s.run()()
+		for range 24 {
+			s.add(20)
+			time.Sleep(time.Hour)
+		}
+		s.emptied()
+		assert.Less(t, time.Since(back), 5*time.Minute+time.Second)
+		c.truth(s.ledger)
+		assert.Equal(t, []string{"no_route", "online"}, s.said(), "one report a day, not one for each try")
+		assert.Equal(t, []string{"a.test:1", "b.test:1", "a.test:1", "b.test:1"}, asked[:4])
+		assert.Less(t, len(asked), 2*24*60, "pauses grow")
+		assert.Greater(t, len(asked), 2*24*12/2, "and are bounded")
+	})
+}
+
+func TestPackagesComeDown(t *testing.T) {
+	c := &centre{}
+	var slow chan struct{}
+	held := func(cfg *mqtt.Config) {
+		slow = make(chan struct{}) // of the bubble
+		deliver := cfg.Package
+		cfg.Package = func(ctx context.Context, jws []byte) {
+			<-slow
+			deliver(ctx, jws)
+		}
+	}
+	virtual(t, held, c, func(t *testing.T, s *site, _ *pipes) {
+		for _, class := range []string{"c-1", "c-2"} {
+			require.NoError(t, c.server.Publish(prefix+"down/package/"+class, []byte("package of "+class), true, 1))
+		}
+		defer s.run()()
+		s.add(10)
+		s.emptied() // packages that take their time hold up no receipt
+		close(slow)
+		synctest.Wait()
+		require.NoError(t, c.server.Publish(prefix+"down/package/c-1", []byte("changed"), true, 1))
+		require.NoError(t, c.server.Publish(prefix+"down/package/c-2", nil, true, 1))
+		synctest.Wait()
+		assert.ElementsMatch(t, []string{"package of c-1", "package of c-2", "changed"}, s.packages)
+	})
+}
+
+func TestEndAtAnyMoment(t *testing.T) {
+	for name, tc := range map[string]struct {
+		c     *centre
+		spoil func(s *site)
+		said  string
+	}{
+		"nothing answers the dial": {spoil: func(s *site) {
+			s.uplink.SetDial(func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+			})
+		}, said: "no_route"},
+		"nothing answers TLS": {spoil: func(s *site) {
+			s.uplink.SetDial(func(context.Context, string, string) (net.Conn, error) {
+				here, there := net.Pipe()
+				go func() { _, _ = there.Read(make([]byte, 1<<16)) }()
+				return here, nil
+			})
+		}, said: "silent"},
+		"between two batches":      {c: &centre{}, said: "online"},
+		"waiting for a receipt":    {c: &centre{script: func(int, chain.Batch) reply { return reply{mute: true} }}, said: "online"},
+		"waiting for a PUBACK":     {c: &centre{script: func(int, chain.Batch) reply { return reply{stuck: true} }}, said: "online"},
+		"not allowed to listen":    {c: &centre{deny: "down/receipt"}, said: "refused"},
+		"no packages for this one": {c: &centre{deny: "down/package/#"}, said: "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, nil, tc.c, func(t *testing.T, s *site, _ *pipes) {
+				if tc.spoil != nil {
+					tc.spoil(s)
+				}
+				s.add(3)
+				stop := s.run()
+				time.Sleep(15 * time.Second)
+				assert.Equal(t, []string{tc.said}, s.said())
+				began := time.Now()
+				stop()
+				assert.LessOrEqual(t, time.Since(began), 5*time.Second)
+			})
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	a := newAuthority(t)
+	for _, tc := range []struct {
+		name   string
+		change func(*mqtt.Config)
+		want   string
+	}{
+		{"no address", func(c *mqtt.Config) { c.Addresses = nil }, "addresses is empty"},
+		{"address without port", func(c *mqtt.Config) { c.Addresses = []string{"centre.test"} }, `"centre.test" is not`},
+		{"negative pause", func(c *mqtt.Config) { c.RetryStart = -1 }, "retry_start"},
+		{"start above the longest", func(c *mqtt.Config) { c.RetryStart = time.Hour }, "retry_max"},
+		{"tenant that is no topic", func(c *mqtt.Config) { c.Admission.Tenant = "a/#" }, "topic"},
+		{"no authority", func(c *mqtt.Config) { c.Admission.CA = "" }, "authority"},
+		{"certificate for another key", func(c *mqtt.Config) { _, c.Key = a.admit(t) }, "another key"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSite(t, a, nil)
+			defer s.ledger.Close()
+			cfg := s.cfg
+			tc.change(&cfg)
+			_, err := mqtt.New(cfg, s.ledger, slog.New(slog.DiscardHandler))
+			assert.ErrorContains(t, err, tc.want)
+		})
+	}
+}
