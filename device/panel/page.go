@@ -54,10 +54,15 @@ func newPage(cfg Config) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
+	tab, err := pageFiles.ReadFile("page/icons/already.svg")
+	if err != nil {
+		return page{}, err
+	}
 	p := page{files: []pageFile{
 		{"/{$}", "text/html; charset=utf-8", html},
 		{"/kiosk.css", "text/css; charset=utf-8", css},
 		{"/kiosk.js", "text/javascript; charset=utf-8", js},
+		{"/icon.svg", "image/svg+xml", tab},
 	}}
 	sum := sha256.New()
 	for _, f := range p.files {
@@ -78,20 +83,24 @@ func renderHTML(cfg Config) ([]byte, error) {
 			return nil, err
 		}
 	}
-	icons, err := readIcons()
+	icons, err := readIcons("page/icons")
+	if err != nil {
+		return nil, err
+	}
+	badges, err := readIcons("page/badges")
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = tmpl.Execute(&out, map[string]any{"Language": cfg.Language, "Texts": texts, "Icons": icons})
+	err = tmpl.Execute(&out, map[string]any{"Language": cfg.Language, "Texts": texts, "Icons": icons, "Badges": badges})
 	if err != nil {
 		return nil, fmt.Errorf("rendering the page: %w", err)
 	}
 	return out.Bytes(), nil
 }
 
-func readIcons() ([]icon, error) {
-	names, err := fs.Glob(pageFiles, "page/icons/*.svg")
+func readIcons(dir string) ([]icon, error) {
+	names, err := fs.Glob(pageFiles, dir+"/*.svg")
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +112,7 @@ func readIcons() ([]icon, error) {
 		}
 		icons = append(icons, icon{
 			Name: strings.TrimSuffix(path.Base(name), ".svg"),
-			SVG:  template.HTML(svg),
+			SVG:  template.HTML(bytes.TrimSpace(svg)),
 		})
 	}
 	return icons, nil

@@ -337,7 +337,7 @@ func TestThePanelKnowsWhetherAnyoneSeesIt(t *testing.T) {
 func TestEveryRouteIsGuarded(t *testing.T) {
 	p := newPanel(t, Config{})
 	handler := p.Handler()
-	require.Len(t, p.routes(), 8)
+	require.Len(t, p.routes(), 9)
 	ask := func(method, path, host string, header ...string) *httptest.ResponseRecorder {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // ends streams
 		defer cancel()
@@ -449,7 +449,7 @@ func TestPreviewStream(t *testing.T) {
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	assert.Equal(t, "multipart/x-mixed-replace; boundary=frame", resp.Header.Get("Content-Type"))
-	want := "--frame\r\n" + string(part(jpegA))
+	want := partHead + string(part(jpegA))
 	first := make([]byte, len(want))
 	_, err = io.ReadFull(resp.Body, first)
 	require.NoError(t, err)

@@ -2,7 +2,6 @@ package panel
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
 
 	"rollcall/attendance"
@@ -13,10 +12,12 @@ const (
 	maxViewers = 4
 )
 
-var (
-	jpegStart = []byte{0xFF, 0xD8, 0xFF}
-	boundary  = "frame"
+const (
+	boundary = "frame"
+	partHead = "--" + boundary + "\r\nContent-Type: image/jpeg\r\n\r\n"
 )
+
+var jpegStart = []byte{0xFF, 0xD8, 0xFF}
 
 func asksToLook(s attendance.ScreenState) bool {
 	return s == attendance.ScreenLook || s == attendance.ScreenRetry
@@ -62,7 +63,7 @@ func (p *Panel) servePreview(w http.ResponseWriter, r *http.Request) {
 	defer p.addViewer(-1)
 	stream := newStream(w)
 	w.Header().Set("Content-Type", "multipart/x-mixed-replace; boundary="+boundary)
-	if stream.write([]byte("--"+boundary+"\r\n")) != nil {
+	if stream.write([]byte(partHead)) != nil {
 		return
 	}
 	for {
@@ -70,7 +71,6 @@ func (p *Panel) servePreview(w http.ResponseWriter, r *http.Request) {
 		if !more {
 			return
 		}
-		// the boundary goes out with the picture: a browser shows it only then
 		if jpeg != nil && stream.write(part(jpeg)) != nil {
 			return
 		}
@@ -82,9 +82,10 @@ func (p *Panel) servePreview(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// part is a picture and the head of the next: Chromium shows a picture only
+// once it has read the head of the one after it.
 func part(jpeg []byte) []byte {
-	head := fmt.Appendf(nil, "Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n", len(jpeg))
-	return append(append(head, jpeg...), "\r\n--"+boundary+"\r\n"...)
+	return append(bytes.Clone(jpeg), "\r\n"+partHead...)
 }
 
 func (p *Panel) addViewer(n int) bool {

@@ -77,7 +77,7 @@ function draw() {
   for (const li of document.querySelectorAll('[data-badge]')) {
     const key = li.dataset.badge;
     li.hidden = lost || !badges[key];
-    li.textContent = fill(t.badge[key === 'offline' && badges.unsent ? 'saved' : key], badges);
+    li.lastChild.textContent = fill(t.badge[key === 'offline' && badges.unsent ? 'saved' : key], badges);
   }
   put('privacy', t.privacy);
   put('size', t.button.size);
@@ -201,6 +201,7 @@ function connect() {
   const on = (name, act) => source.addEventListener(name, (e) => {
     heard = performance.now();
     act(JSON.parse(e.data));
+    if (e.lastEventId) document.body.dataset.event = e.lastEventId;
   });
   on('snapshot', (s) => {
     if (page && page !== s.page) location.reload();
