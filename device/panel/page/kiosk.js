@@ -76,7 +76,7 @@ function draw() {
   put('until', state === 'idle' && screen.until ? fill(t.until, screen) : '');
   for (const li of document.querySelectorAll('[data-badge]')) {
     const key = li.dataset.badge;
-    li.hidden = lost || !badges[key];
+    li.hidden = lost || !badges[key] || (key === 'reader' && state === 'no_reader'); // once is enough
     li.lastChild.textContent = fill(t.badge[key === 'offline' && badges.unsent ? 'saved' : key], badges);
   }
   put('privacy', t.privacy);

@@ -33,7 +33,13 @@
   const [head, main, foot] = ['header', 'main', 'footer'].map((n) => document.querySelector(n).getBoundingClientRect());
   if (head.bottom > main.top + 1 || main.bottom > foot.top + 1) overflows.push('bars');
   for (const e of document.querySelectorAll('.icon, #oval')) {
-    if (seen(e) && !inside(e.getBoundingClientRect(), main)) overflows.push(e.dataset.icon || e.id);
+    if (!seen(e)) continue;
+    const r = e.getBoundingClientRect();
+    const covers = all.some((w) => {
+      const o = w.getBoundingClientRect();
+      return w.closest('#words') && r.left < o.right && o.left < r.right && r.top < o.bottom && o.top < r.bottom;
+    });
+    if (covers || !inside(r, main)) overflows.push(e.dataset.icon || e.id);
   }
   return {
     headline: document.getElementById('headline').innerText,
