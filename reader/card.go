@@ -77,6 +77,7 @@ func (c *Card) readFile(ctx context.Context, p *Profile, f *File, values map[str
 		case refused && f.MayRefuse:
 			return nil
 		case !it.Required && (refused || absent(err)):
+			// A card may go without it.
 		case err != nil:
 			return fmt.Errorf("reading %s of %s: %w", it.Name, f.ID, err)
 		case !blank(value):

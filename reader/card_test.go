@@ -506,3 +506,14 @@ func FuzzRecord(f *testing.F) {
 			answer: func([]byte) ([]byte, error) { return answer, nil }})
 	})
 }
+
+// What is our own part of reading a card?
+func BenchmarkReadingInMemory(b *testing.B) {
+	profile := reader.SocialSecurityCard()
+	card := simulator.NewCard(published)
+	for b.Loop() {
+		if _, err := reader.NewCard(card).Read(b.Context(), profile); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
