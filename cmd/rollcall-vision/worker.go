@@ -41,7 +41,7 @@ func serve(config Config, commands io.Reader, answers io.Writer) error {
 	}
 	w.answer(vision.Answer{Kind: vision.KindHello, Version: vision.ProtocolVersion, Models: manifest.Sums()})
 	failed := make(chan error, 2)
-	go func() { failed <- w.capture() }()
+	go w.capture()
 	go func() { failed <- w.analyse() }()
 	go func() { failed <- w.obey(commands) }()
 	return <-failed
@@ -74,65 +74,83 @@ func (w *worker) answer(a vision.Answer) {
 }
 
 // capture opens, reads and closes the camera as told. While it only keeps the
-// camera open it throws frames away unread.
-func (w *worker) capture() error {
-	var camera *opencv.Camera // nil is off
-	var now vision.Command
+// camera open, frames pass undecoded; the one that was awaited when a look was
+// asked for is the look's first.
+func (w *worker) capture() {
+	cam := &handle{worker: w}
 	spare := opencv.NewPicture()
-	off := func(a vision.Answer) {
-		if camera != nil {
-			camera.Close()
-			camera = nil
-		}
-		a.ID = now.ID
-		w.answer(a)
-	}
 	for {
-		told := w.next(&now, camera == nil)
-		if told && now.Do == vision.DoClose {
-			off(vision.Answer{Kind: vision.KindClosed})
+		if cam.camera == nil {
+			cam.do(<-w.commands)
 			continue
 		}
-		if camera == nil {
-			var err error
-			if camera, err = opencv.OpenCamera(w.config.Camera, w.config.Width, w.config.Height); err != nil {
-				off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeCamera, Text: err.Error()})
-				continue
-			}
+		looking := cam.now.Do == vision.DoLook
+		ok := cam.await(looking, spare)
+		select {
+		case c := <-w.commands:
+			cam.do(c)
+		default:
 		}
-		if told && now.Do == vision.DoOpen {
-			w.answer(vision.Answer{Kind: vision.KindOpened, ID: now.ID})
+		if cam.camera == nil {
+			continue
 		}
-		var ok bool
-		if spare, ok = w.frame(camera, now, spare); !ok {
-			off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeEnded, Text: "camera stream broke off: check its cable, power and network"})
+		wanted := cam.now.Do == vision.DoLook
+		if ok && wanted && !looking {
+			ok = cam.camera.Keep(spare)
+		}
+		switch {
+		case !ok:
+			cam.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeEnded, Text: "camera stream broke off: check its cable, power and network"})
+		case wanted:
+			spare = w.newest.put(shot{spare, cam.now.ID, time.Now()})
 		}
 	}
 }
 
-// next takes the next command, waiting for it only if told to.
-func (w *worker) next(now *vision.Command, wait bool) bool {
-	if wait {
-		*now = <-w.commands
-		return true
+// handle is the camera and what is to be done with it; it belongs to capture.
+type handle struct {
+	worker *worker
+	camera *opencv.Camera // nil is off
+	now    vision.Command
+}
+
+// await waits for the next frame, and takes it into p if it is looked at.
+func (h *handle) await(looking bool, p *opencv.Picture) bool {
+	if looking {
+		return h.camera.Read(p)
 	}
-	select {
-	case *now = <-w.commands:
-		return true
-	default:
-		return false
+	return h.camera.Skip()
+}
+
+// do obeys one command.
+func (h *handle) do(c vision.Command) {
+	h.now = c
+	if c.Do == vision.DoClose {
+		h.off(vision.Answer{Kind: vision.KindClosed})
+		return
+	}
+	if h.camera == nil {
+		config := h.worker.config
+		camera, err := opencv.OpenCamera(config.Camera, config.Width, config.Height)
+		if err != nil {
+			h.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeCamera, Text: err.Error()})
+			return
+		}
+		h.camera = camera
+	}
+	if c.Do == vision.DoOpen {
+		h.worker.answer(vision.Answer{Kind: vision.KindOpened, ID: c.ID})
 	}
 }
 
-// frame takes one frame and gives a picture to take the next one into.
-func (w *worker) frame(camera *opencv.Camera, now vision.Command, spare *opencv.Picture) (*opencv.Picture, bool) {
-	if now.Do == vision.DoOpen {
-		return spare, camera.Discard(spare)
+// off closes the camera and says so.
+func (h *handle) off(a vision.Answer) {
+	if h.camera != nil {
+		h.camera.Close()
+		h.camera = nil
 	}
-	if !camera.Read(spare) {
-		return spare, false
-	}
-	return w.newest.put(shot{spare, now.ID, time.Now()}), true
+	a.ID = h.now.ID
+	h.worker.answer(a)
 }
 
 // previewPeriod keeps the panel's picture at ten a second.

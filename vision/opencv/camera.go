@@ -10,7 +10,11 @@ import (
 )
 
 // Camera is an open stream of pictures.
-type Camera struct{ capture *gocv.VideoCapture }
+type Camera struct {
+	capture *gocv.VideoCapture
+	spare   gocv.Mat
+	kept    bool // the frame that Skip waited for is in spare already
+}
 
 // OpenCamera opens what the address names: a device ("/dev/video0"), a network
 // stream (MJPEG at "http://" or "https://", "rtsp://"), or a file. It blocks
@@ -38,29 +42,41 @@ func OpenCamera(address string, width, height int) (*Camera, error) {
 		capture.Set(gocv.VideoCaptureFrameHeight, float64(height))
 		capture.Set(gocv.VideoCaptureBufferSize, 1) // or the driver queues old frames
 	}
-	return &Camera{capture}, nil
+	return &Camera{capture: capture, spare: gocv.NewMat()}, nil
 }
 
 // tooFast is a wait for the next frame that no camera has.
 const tooFast = 2 * time.Millisecond
 
-// Discard takes the next frame and throws it away undecoded where the driver
+// Skip waits for the next frame and leaves it undecoded where the driver
 // allows it. False means that the stream has ended.
-func (c *Camera) Discard(spare *Picture) bool {
+func (c *Camera) Skip() bool {
 	began := time.Now()
-	if err := c.capture.Grab(1); err != nil {
-		return false
-	}
-	if time.Since(began) >= tooFast {
-		return true
+	err := c.capture.Grab(1)
+	c.kept = false
+	if err != nil || time.Since(began) >= tooFast {
+		return err == nil
 	}
 	// gocv's Grab does not say whether there was a frame; one that did not
 	// wait may be the end of the stream, and only a read tells.
-	return c.capture.Read(&spare.mat)
+	c.kept = c.capture.Read(&c.spare) && !c.spare.Empty()
+	return c.kept
+}
+
+// Keep takes the frame that the last Skip waited for into p.
+func (c *Camera) Keep(p *Picture) bool {
+	if c.kept {
+		p.mat, c.spare, c.kept = c.spare, p.mat, false
+		return true
+	}
+	return c.capture.Retrieve(&p.mat) && !p.mat.Empty()
 }
 
 // Read takes the next frame into p. False means that the stream has ended.
 func (c *Camera) Read(p *Picture) bool { return c.capture.Read(&p.mat) && !p.mat.Empty() }
 
 // Close closes the camera.
-func (c *Camera) Close() { _ = c.capture.Close() }
+func (c *Camera) Close() {
+	_ = c.capture.Close()
+	_ = c.spare.Close()
+}

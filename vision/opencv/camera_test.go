@@ -49,16 +49,16 @@ func TestCameraShowsWhoStandsThere(t *testing.T) {
 	camera.Empty()
 	for frames := 0; seen() > 0; frames++ {
 		require.Less(t, frames, 100)
-		require.True(t, c.Discard(p))
-		require.True(t, c.Read(p))
+		require.True(t, c.Skip())
+		require.True(t, c.Keep(p))
 	}
 
 	camera.Refuse()
 	ended := false
 	for range 100 {
-		ended = ended || !c.Discard(p)
+		ended = ended || !c.Skip()
 	}
-	assert.True(t, ended, "Discard notices the end of the stream")
+	assert.True(t, ended, "Skip notices the end of the stream")
 	assert.False(t, c.Read(p))
 	_, err = opencv.OpenCamera(server.URL, 640, 480)
 	assert.ErrorIs(t, err, opencv.ErrNoCamera)

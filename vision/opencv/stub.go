@@ -23,7 +23,8 @@ func OpenCamera(string, int, int) (*Camera, error)         { return nil, errStub
 func DecodePicture([]byte) (*Picture, error)               { return nil, errStub }
 func LoadNets(vision.Manifest, string, int) (*Nets, error) { return nil, errStub }
 func NewPicture() *Picture                                 { return &Picture{} }
-func (*Camera) Discard(*Picture) bool                      { return false }
+func (*Camera) Skip() bool                                 { return false }
+func (*Camera) Keep(*Picture) bool                         { return false }
 func (*Camera) Read(*Picture) bool                         { return false }
 func (*Camera) Close()                                     {}
 func (*Picture) Preview(int) ([]byte, error)               { return nil, errStub }
