@@ -29,7 +29,7 @@ const (
 
 // maxQuarantine bounds what one terminal can fill of the quarantine, in
 // batches. What comes after is counted in the log only.
-const maxQuarantine = 1000
+const maxQuarantine = 200
 
 // Ingest takes in one batch (see [chain.FormBatch]) that came from a terminal
 // whose certificate has been checked. When it returns a receipt and no error,
@@ -410,7 +410,7 @@ func summarise(e chain.Entry) (summary, error) {
 		return summary{reason: text(b.Code)}, err
 	case attendance.TypeUnknown:
 		_, err := attendance.ReadBody[attendance.UnknownBody](e.Body)
-		return summary{decision: text(attendance.NotOnRoster)}, err
+		return summary{}, err
 	case attendance.TypePackage:
 		b, err := attendance.ReadBody[attendance.PackageBody](e.Body)
 		return summary{class: text(b.Class)}, err

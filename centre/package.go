@@ -59,6 +59,9 @@ func (c *Centre) Publish(ctx context.Context, id chain.TerminalID, plan *Plan) (
 // form makes the payload of a class package, and reads it back as a terminal
 // will.
 func (c *Centre) form(t terminal, plan *Plan, serial uint64) (*attendance.Package, error) {
+	if len(plan.Trainees) == 0 {
+		return nil, fmt.Errorf("%w: there is no trainee: list them in the class file, or give a roster", ErrClassFile)
+	}
 	sealed, key, err := c.lookupKey(t, string(plan.Class.ID))
 	if err != nil {
 		return nil, err

@@ -18,9 +18,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/BurntSushi/toml"
-
 	"rollcall/centre"
+	"rollcall/cmd/internal/tomlfile"
 	"rollcall/queue/chain"
 )
 
@@ -98,22 +97,10 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 	return nil, fmt.Errorf("no command %q; rollcall-centre -h lists what there is", name)
 }
 
-// readConfig reads the TOML file. Keys that are not known are refused: a
-// misspelt setting must not pass for its default.
 func (c *command) readConfig() (centre.Config, error) {
 	var cfg centre.Config
-	text, err := os.ReadFile(*c.config)
-	if err != nil {
-		return cfg, fmt.Errorf("configuration: %w; give its place with -config", err)
-	}
-	meta, err := toml.Decode(string(text), &cfg)
-	if err != nil {
-		return cfg, fmt.Errorf("configuration %s: %w", *c.config, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return cfg, fmt.Errorf("configuration %s: no setting is called %s; deploy/centre.toml lists them", *c.config, unknown[0])
-	}
-	return cfg, nil
+	err := tomlfile.Load(*c.config, &cfg)
+	return cfg, err
 }
 
 func (c *command) open(ctx context.Context) (*centre.Centre, error) {
