@@ -42,7 +42,7 @@ func openAs[T any](pub crypto.PublicKey, purpose Purpose, jws []byte) (T, error)
 	if err != nil {
 		return v, err
 	}
-	if err := json.Unmarshal(payload, &v); err != nil {
+	if err := json.Unmarshal(payload, &v); err != nil || !plainNames(payload) {
 		return v, fmt.Errorf("%s: payload: %w", purpose, ErrMalformed)
 	}
 	return v, nil

@@ -31,9 +31,10 @@ const (
 // header is the JWS header. Field order is fixed by the struct, so a header is
 // the same bytes each time.
 type header struct {
-	Alg string  `json:"alg"`
-	Kid string  `json:"kid"`
-	Typ Purpose `json:"typ"`
+	Alg  string   `json:"alg"`
+	Kid  string   `json:"kid"`
+	Typ  Purpose  `json:"typ"`
+	Crit []string `json:"crit,omitempty"` // extensions a reader must know (RFC 7515 4.1.11): none here
 }
 
 // algorithm names the JWS algorithm that goes with a key (RFC 7518, RFC 8037).
@@ -93,7 +94,7 @@ func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
 	}
 	var h header
 	headJSON, err := decode64(head64)
-	if err != nil || json.Unmarshal(headJSON, &h) != nil {
+	if err != nil || json.Unmarshal(headJSON, &h) != nil || h.Crit != nil {
 		return nil, fmt.Errorf("%s: header: %w", purpose, ErrMalformed)
 	}
 	payload, err := decode64(payload64)
@@ -125,6 +126,11 @@ func peek(jws []byte) (header, error) {
 	return h, nil
 }
 
+// decode64 is strict base64url without padding. Go's decoder passes over line
+// ends; other readers do not.
 func decode64(text []byte) ([]byte, error) {
+	if bytes.ContainsAny(text, "\r\n") {
+		return nil, ErrMalformed
+	}
 	return base64.RawURLEncoding.Strict().AppendDecode(nil, text)
 }

@@ -41,8 +41,10 @@ func (h Hash) MarshalText() ([]byte, error) {
 // UnmarshalText accepts exactly what MarshalText gives.
 func (h *Hash) UnmarshalText(text []byte) error {
 	var got Hash
-	n, err := base64.RawURLEncoding.Strict().Decode(got[:], text)
-	if err != nil || n != len(got) || len(text) != base64.RawURLEncoding.EncodedLen(len(got)) {
+	if len(text) != base64.RawURLEncoding.EncodedLen(len(got)) { // Decode would write past the end
+		return fmt.Errorf("hash: %w", ErrMalformed)
+	}
+	if n, err := base64.RawURLEncoding.Strict().Decode(got[:], text); err != nil || n != len(got) {
 		return fmt.Errorf("hash: %w", ErrMalformed)
 	}
 	*h = got
@@ -181,7 +183,9 @@ func (e Entry) Line() ([]byte, error) {
 
 // ParseLine reads a record line. It accepts only bytes that Line could have
 // formed, so that two readers can never see two meanings in one line: known
-// keys in their order, compact, no name twice, valid UTF-8.
+// keys in their order, compact, valid UTF-8, and in the body no name twice and
+// none but of lower-case letters, digits and underscores (some readers, Go's
+// among them, take "Trainee" for "trainee").
 func ParseLine(line []byte) (Entry, error) {
 	var e Entry
 	if len(line) > MaxLine || !utf8.Valid(line) {
@@ -197,27 +201,27 @@ func ParseLine(line []byte) (Entry, error) {
 	if err != nil || !bytes.Equal(again, line) {
 		return e, fmt.Errorf("record line %d is not in its one form: %w", e.Seq, ErrMalformed)
 	}
-	if e.Seq == 0 || e.Type == "" || e.Log.Terminal() == "" || len(e.Body) == 0 || e.Body[0] != '{' || namesTwice(e.Body) {
+	if e.Seq == 0 || e.Type == "" || e.Log.Terminal() == "" || len(e.Body) == 0 || e.Body[0] != '{' || !plainNames(e.Body) {
 		return e, fmt.Errorf("record line %d: %w", e.Seq, ErrMalformed)
 	}
 	return e, nil
 }
 
-// namesTwice reports whether an object in the body has one name twice, which
-// JSON readers resolve differently (RFC 8259 section 4). The body has been
-// checked to be JSON.
-func namesTwice(body []byte) bool {
+// plainNames reports whether every name in text can be read in one way only:
+// no object has one twice (RFC 8259 section 4), and none differs from another
+// in case alone. The text has been checked to be JSON.
+func plainNames(text []byte) bool {
 	type level struct {
 		names   map[string]bool // nil in an array
 		wantKey bool
 	}
 	var open []level
-	dec := json.NewDecoder(bytes.NewReader(body))
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	for {
 		token, err := dec.Token()
 		if err != nil {
-			return false
+			return true
 		}
 		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
 			open = open[:len(open)-1]
@@ -227,8 +231,8 @@ func namesTwice(body []byte) bool {
 			top := &open[n-1]
 			if top.wantKey {
 				name := token.(string)
-				if top.names[name] {
-					return true
+				if top.names[name] || !plainName(name) {
+					return false
 				}
 				top.names[name], top.wantKey = true, false
 				continue
@@ -242,4 +246,13 @@ func namesTwice(body []byte) bool {
 			open = append(open, level{})
 		}
 	}
+}
+
+func plainName(s string) bool {
+	for _, c := range s {
+		if c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
 }

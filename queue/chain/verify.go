@@ -60,20 +60,25 @@ func span(first, last Seq) string {
 }
 
 // Verifier checks an export line by line: records, heads, receipts and the
-// terminal's certificate in any place, each record before its head. It holds
-// 32 bytes for every record. It belongs to one goroutine.
+// terminal's certificate, each record after the certificate and before its
+// head, receipts in any place. It holds 32 bytes for every record. It belongs
+// to one goroutine.
 type Verifier struct {
 	trust    *Trust
 	onRecord func(Entry) error
 
-	key      crypto.PublicKey
+	key      crypto.PublicKey // of the last certificate line
 	terminal TerminalID
 	keyKnown bool
 
-	done   []Epoch
-	epoch  Epoch
-	hashes []Hash    // of the running epoch, from First
-	early  []Receipt // read before the record they name
+	logs  []*verified // in the order they began; the last one is running
+	early []Receipt   // read before the record they name
+}
+
+// verified is one log as far as it was read.
+type verified struct {
+	Epoch
+	hashes []Hash // from record 1
 }
 
 // NewVerifier makes a verifier that believes trust's keys; with nil it takes
@@ -109,7 +114,7 @@ func (v *Verifier) Line(line []byte) error {
 	}
 	h, err := peek(line)
 	if err != nil {
-		return v.problem(v.epoch.Last+1, "a line that is neither record, head, receipt nor certificate")
+		return v.problem(1, "a line that is neither record, head, receipt nor certificate stands in its place")
 	}
 	if h.Typ == PurposeReceipt {
 		return v.receipt(line)
@@ -120,35 +125,63 @@ func (v *Verifier) Line(line []byte) error {
 // Report ends the check. It returns what was found in each epoch, and a
 // [*Problem] if the file ends where it should not.
 func (v *Verifier) Report() ([]Epoch, error) {
-	if v.epoch.Log == "" {
+	if len(v.logs) == 0 {
 		return nil, &Problem{What: "the file holds no record"}
 	}
-	if err := v.closeEpoch(); err != nil {
-		return v.done, err
+	var epochs []Epoch
+	for _, l := range v.logs {
+		if l.Signed < l.Last {
+			return epochs, l.problem(l.Signed+1, "carries no signature: no head covers %s", span(l.Signed+1, l.Last))
+		}
+		epochs = append(epochs, l.Epoch)
 	}
 	for _, r := range v.early {
-		return v.done, &Problem{Log: r.Log, Seq: r.Seq, What: fmt.Sprintf("is missing: the centre's receipt of %s names it", r.At)}
+		return epochs, &Problem{Log: r.Log, Seq: r.Seq, What: fmt.Sprintf("is missing: the centre's receipt of %s names it", r.At)}
 	}
-	return v.done, nil
+	return epochs, nil
 }
 
-func (v *Verifier) problem(seq Seq, format string, args ...any) error {
-	return &Problem{Log: v.epoch.Log, Seq: seq, What: fmt.Sprintf(format, args...)}
+func (l *verified) problem(seq Seq, format string, args ...any) error {
+	return &Problem{Log: l.Log, Seq: seq, What: fmt.Sprintf(format, args...)}
+}
+
+// problem is one of the record that is ahead of the last one read by so many.
+func (v *Verifier) problem(ahead Seq, format string, args ...any) error {
+	if l := v.running(); l != nil {
+		return l.problem(l.Last+ahead, format, args...)
+	}
+	return &Problem{What: fmt.Sprintf(format, args...)}
+}
+
+// running is the log that is being read; nil before the first record.
+func (v *Verifier) running() *verified {
+	if len(v.logs) == 0 {
+		return nil
+	}
+	return v.logs[len(v.logs)-1]
+}
+
+func (v *Verifier) find(log LogID) *verified {
+	i := slices.IndexFunc(v.logs, func(l *verified) bool { return l.Log == log })
+	if i < 0 {
+		return nil
+	}
+	return v.logs[i]
 }
 
 func (v *Verifier) certificate(line []byte) error {
 	var c certificateLine
 	if err := json.Unmarshal(line, &c); err != nil {
-		return v.problem(0, "the certificate cannot be read")
+		return &Problem{What: "the certificate cannot be read"}
 	}
 	cert, err := x509.ParseCertificate(c.Certificate)
 	if err != nil {
-		return v.problem(0, "the certificate cannot be read")
+		return &Problem{What: "the certificate cannot be read"}
 	}
 	terminal := TerminalID(cert.Subject.CommonName)
 	if v.trust != nil {
 		if _, err := v.trust.LedgerKey(cert, terminal); err != nil {
-			return v.problem(0, "%v", err)
+			return &Problem{What: err.Error()}
 		}
 		v.keyKnown = true
 	}
@@ -159,89 +192,101 @@ func (v *Verifier) certificate(line []byte) error {
 func (v *Verifier) record(line []byte) error {
 	e, err := ParseLine(line)
 	if err != nil {
-		return v.problem(v.epoch.Last+1, "%v", err)
+		return v.problem(1, "%v", err)
 	}
-	if e.Log != v.epoch.Log {
-		if err := v.openEpoch(e); err != nil {
+	if err := v.owner(e); err != nil {
+		return err
+	}
+	l := v.running()
+	if l == nil || e.Log != l.Log || e.Seq == 1 {
+		if l, err = v.begin(e); err != nil {
 			return err
 		}
-	} else if !follows(e, v.epoch.Log, v.epoch.Last, v.hashes[len(v.hashes)-1]) {
-		return v.notNext(e)
+	} else if !follows(e, l.Log, l.Last, l.hashes[len(l.hashes)-1]) {
+		return l.notNext(e)
 	}
 	if e.Ack != nil {
-		if h, ok := v.hashAt(e.Ack.Seq); !ok || h != e.Ack.Hash || e.Ack.Seq >= e.Seq {
-			return v.problem(e.Seq, "names a receipt for record %d that does not fit this ledger", e.Ack.Seq)
+		if h, ok := l.hashAt(e.Ack.Seq); !ok || h != e.Ack.Hash {
+			return l.problem(e.Seq, "names a receipt for record %d that does not fit this ledger", e.Ack.Seq)
 		}
 	}
 	if v.onRecord != nil {
 		if err := v.onRecord(e); err != nil {
-			return v.problem(e.Seq, "%v", err)
+			return l.problem(e.Seq, "%v", err)
 		}
 	}
-	v.epoch.Last = e.Seq
-	v.hashes = append(v.hashes, HashLine(line))
-	return v.settle()
+	l.Last = e.Seq
+	l.hashes = append(l.hashes, HashLine(line))
+	return v.settle(l)
 }
 
-// settle answers receipts that stood before the record they name.
-func (v *Verifier) settle() error {
-	for i, r := range v.early {
-		if r.Log == v.epoch.Log && r.Seq == v.epoch.Last {
-			v.early = slices.Delete(v.early, i, i+1)
-			return v.seal(r)
-		}
-	}
-	return nil
-}
-
-func (v *Verifier) notNext(e Entry) error {
-	want := v.epoch.Last + 1
-	if e.Seq != want {
-		return v.problem(want, "is missing: record %d stands in its place", e.Seq)
-	}
-	return v.problem(want, "does not name the line before it: one of the two was changed")
-}
-
-func (v *Verifier) openEpoch(e Entry) error {
+// owner checks that a record is of the terminal whose certificate was read:
+// the key of another must never sign for it.
+func (v *Verifier) owner(e Entry) error {
 	if v.key == nil {
 		return &Problem{Log: e.Log, Seq: e.Seq, What: "stands before the certificate of its terminal"}
 	}
 	if e.Log.Terminal() != v.terminal {
 		return &Problem{Log: e.Log, Seq: e.Seq, What: fmt.Sprintf("is of another terminal than the certificate's, %q", v.terminal)}
 	}
-	if v.epoch.Log != "" {
-		if err := v.closeEpoch(); err != nil {
-			return err
-		}
-	}
-	v.epoch = Epoch{Log: e.Log, First: e.Seq, KeyKnown: v.keyKnown}
-	v.hashes = nil
-	if e.Seq != 1 || e.Prev != (Hash{}) {
-		return v.problem(1, "is missing: the ledger begins with record %d", e.Seq)
-	}
 	return nil
 }
 
-func (v *Verifier) closeEpoch() error {
-	if v.epoch.Signed < v.epoch.Last {
-		return v.problem(v.epoch.Signed+1, "carries no signature: no head covers %s", span(v.epoch.Signed+1, v.epoch.Last))
+// begin starts a log with its record 1.
+func (v *Verifier) begin(e Entry) (*verified, error) {
+	if v.find(e.Log) != nil {
+		return nil, &Problem{Log: e.Log, Seq: e.Seq, What: "begins this log a second time"}
 	}
-	v.done = append(v.done, v.epoch)
-	return nil
+	l := &verified{Epoch: Epoch{Log: e.Log, First: 1, KeyKnown: v.keyKnown}}
+	if e.Seq != 1 || e.Prev != (Hash{}) {
+		return nil, l.problem(1, "is missing: the ledger begins with record %d", e.Seq)
+	}
+	v.logs = append(v.logs, l)
+	return l, nil
+}
+
+// settle answers receipts that stood before the record they name.
+func (v *Verifier) settle(l *verified) error {
+	var err error
+	v.early = slices.DeleteFunc(v.early, func(r Receipt) bool {
+		if r.Log != l.Log || r.Seq != l.Last {
+			return false
+		}
+		if err == nil {
+			err = l.seal(r)
+		}
+		return true
+	})
+	return err
+}
+
+func (l *verified) notNext(e Entry) error {
+	want := l.Last + 1
+	if e.Seq != want {
+		return l.problem(want, "is missing: record %d stands in its place", e.Seq)
+	}
+	return l.problem(want, "does not name the line before it: one of the two was changed")
 }
 
 func (v *Verifier) head(line []byte) error {
-	if len(v.hashes) == 0 {
-		return v.problem(0, "a head stands before the first record")
+	if v.running() == nil {
+		return &Problem{What: "a head stands before the first record"}
 	}
 	h, err := OpenHead(v.key, line)
 	if err != nil {
-		return v.problem(v.epoch.Last, "head: %v", err)
+		return v.problem(0, "head: %v", err)
 	}
-	if h.Log != v.epoch.Log || h.Seq != v.epoch.Last || h.Hash != v.hashes[len(v.hashes)-1] {
-		return v.problem(v.epoch.Last, "the head after it is signed for other bytes (record %d of %s)", h.Seq, h.Log)
+	l := v.find(h.Log)
+	if l == nil || h.Log.Terminal() != v.terminal {
+		return v.problem(0, "the head after it is for %s, which the key of %q does not sign for here", h.Log, v.terminal)
 	}
-	v.epoch.Signed = h.Seq
+	if h.Seq > l.Last {
+		return l.problem(l.Last+1, "is missing: a head signs for record %d", h.Seq)
+	}
+	if got, ok := l.hashAt(h.Seq); !ok || got != h.Hash {
+		return l.problem(h.Seq, "is not what its head was signed for")
+	}
+	l.Signed = max(l.Signed, h.Seq)
 	return nil
 }
 
@@ -251,28 +296,29 @@ func (v *Verifier) receipt(line []byte) error {
 	}
 	r, err := OpenReceipt(v.trust.Receipt, line)
 	if err != nil {
-		return v.problem(v.epoch.Last, "receipt: %v", err)
+		return v.problem(0, "receipt: %v", err)
 	}
-	if r.Log != v.epoch.Log || r.Seq > v.epoch.Last {
+	l := v.find(r.Log)
+	if l == nil || r.Seq > l.Last {
 		v.early = append(v.early, r)
 		return nil
 	}
-	return v.seal(r)
+	return l.seal(r)
 }
 
-func (v *Verifier) seal(r Receipt) error {
-	if h, ok := v.hashAt(r.Seq); !ok || h != r.Hash {
-		return v.problem(r.Seq, "is not what the centre stored: its receipt of %s names another hash", r.At)
+func (l *verified) seal(r Receipt) error {
+	if h, ok := l.hashAt(r.Seq); !ok || h != r.Hash {
+		return l.problem(r.Seq, "is not what the centre stored: its receipt of %s names another hash", r.At)
 	}
-	if r.Seq > v.epoch.Sealed {
-		v.epoch.Sealed, v.epoch.SealedAt = r.Seq, r.At
+	if r.Seq > l.Sealed {
+		l.Sealed, l.SealedAt = r.Seq, r.At
 	}
 	return nil
 }
 
-func (v *Verifier) hashAt(seq Seq) (Hash, bool) {
-	if seq < v.epoch.First || seq >= v.epoch.First+Seq(len(v.hashes)) {
+func (l *verified) hashAt(seq Seq) (Hash, bool) {
+	if seq < 1 || seq > Seq(len(l.hashes)) {
 		return Hash{}, false
 	}
-	return v.hashes[seq-v.epoch.First], true
+	return l.hashes[seq-1], true
 }
