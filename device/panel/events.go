@@ -35,11 +35,9 @@ type client struct {
 
 // snapshot is all a page needs to draw itself.
 type snapshot struct {
-	Screen   attendance.Screen `json:"screen"`
-	Badges   badges            `json:"badges"`
-	Language string            `json:"language"`
-	Quiet    bool              `json:"quiet,omitempty"`
-	Page     string            `json:"page"` // version of the page; another one means: load anew
+	Screen attendance.Screen `json:"screen"`
+	Badges badges            `json:"badges"`
+	Page   string            `json:"page"` // version of the page; another one means: load anew
 }
 
 func newInstance() string { return rand.Text()[:8] }
@@ -65,7 +63,6 @@ func (p *Panel) publish(name string, value any) {
 		select {
 		case c.events <- e:
 		default:
-			p.log.Warn("page cut off: too far behind")
 			delete(p.clients, c)
 			close(c.events)
 			c.abort()
@@ -73,8 +70,8 @@ func (p *Panel) publish(name string, value any) {
 	}
 }
 
-// join adds a page and gives the event it starts with, which is none if the
-// page has seen everything.
+// join adds a page and gives the events it starts with: a snapshot, or none if
+// the page has seen everything.
 func (p *Panel) join(lastSeen string, abort func()) (c *client, first []event, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,15 +84,21 @@ func (p *Panel) join(lastSeen string, abort func()) (c *client, first []event, o
 	if lastSeen == p.eventID(p.last) {
 		return c, nil, true
 	}
-	s := snapshot{Screen: p.screen, Badges: p.badges, Language: p.cfg.Language, Quiet: p.cfg.Quiet, Page: p.page.version}
+	s := snapshot{Screen: p.screen, Badges: p.badges, Page: p.page.version}
 	return c, []event{{id: p.last, name: "snapshot", data: encode(s)}}, true
 }
 
+// leave removes a page. Whether it was cut off is logged here, because nothing
+// that can block may be done where screens are published.
 func (p *Panel) leave(c *client) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	cutOff := !p.clients[c]
 	delete(p.clients, c)
 	p.reportScreen()
+	p.mu.Unlock()
+	if cutOff {
+		p.log.Warn("page cut off, too far behind")
+	}
 }
 
 // reportScreen tells the caretaker whether anyone can see the screen. The

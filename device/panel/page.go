@@ -92,7 +92,9 @@ func renderHTML(cfg Config) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = tmpl.Execute(&out, map[string]any{"Language": cfg.Language, "Texts": texts, "Icons": icons, "Badges": badges})
+	err = tmpl.Execute(&out, map[string]any{
+		"Language": cfg.Language, "Quiet": cfg.Quiet, "Texts": texts, "Icons": icons, "Badges": badges,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("rendering the page: %w", err)
 	}

@@ -155,7 +155,6 @@ func TestEveryPageSeesEveryScreenInOrder(t *testing.T) {
 		var s snapshot
 		require.NoError(t, json.Unmarshal([]byte(e.data), &s))
 		assert.Equal(t, attendance.ScreenIdle, s.Screen.State)
-		assert.Equal(t, "zh", s.Language)
 		ids = append(ids, e.id)
 	}
 	for i := range 20 {
@@ -252,6 +251,35 @@ func TestAnIdleStreamIsAlive(t *testing.T) {
 		stop()
 		assert.Equal(t, 30, <-pings)
 	})
+}
+
+func TestStalledConnectionsDisturbNobody(t *testing.T) {
+	p := newPanel(t, Config{})
+	run(t, p)
+	for range 300 {
+		conn, err := net.Dial("tcp", p.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: ")
+		require.NoError(t, err)
+	}
+	page := listen(t, "http://"+p.Addr().String(), "")
+	assert.Equal(t, "snapshot", page.next().name)
+	p.Show(attendance.Screen{State: attendance.ScreenIdle})
+	for page.nextBut("ping").name != "screen" {
+	}
+}
+
+func TestAnOversizedHeaderIsRefused(t *testing.T) {
+	p := newPanel(t, Config{})
+	run(t, p)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.Addr().String()+"/", nil)
+	require.NoError(t, err)
+	req.Header.Set("X-Long", strings.Repeat("x", 32<<10))
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	_ = resp.Body.Close()
+	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, resp.StatusCode)
 }
 
 func TestTheNumberOfPagesIsBounded(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -89,6 +90,17 @@ func TestBothLanguagesSayTheSame(t *testing.T) {
 		assert.NotContains(t, text, "非本人")
 	}
 	assert.Len(t, en, len(zh), "zh.json lacks a key")
+}
+
+func TestTheDocumentSaysWhatThePageSays(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/panel.md")
+	require.NoError(t, err)
+	for _, lang := range []string{"zh", "en"} {
+		for state, text := range readTexts(t, lang).State {
+			row := regexp.MustCompile("(?m)^\\| `" + state + "` \\|.*$").Find(doc)
+			assert.Contains(t, string(row), strings.ReplaceAll(text.Headline, "\u200b", ""), "docs/panel.md, state %s", state)
+		}
+	}
 }
 
 func flatten(t *testing.T, lang string) map[string]string {

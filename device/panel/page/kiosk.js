@@ -12,11 +12,11 @@ const HOME_MS = 60000;     // idle this long: back to the first language and siz
 const CODED = ['recorded', 'late', 'already', 'unknown', 'noted'];
 const TROUBLE = ['retry', 'unknown', 'noted', 'card_fault', 'paused'];
 
-let home = root.dataset.home;
+const home = root.dataset.home;
+const quiet = root.dataset.quiet === 'true';
 let language = home;
 let screen = {state: 'starting'};
 let badges = {ready: false};
-let quiet = true;
 let page = '';
 let lost = false;
 
@@ -206,7 +206,6 @@ function connect() {
   on('snapshot', (s) => {
     if (page && page !== s.page) location.reload();
     page = s.page;
-    quiet = s.quiet ?? false;
     badges = s.badges;
     update(s.screen);
   });
