@@ -21,8 +21,9 @@ type Config struct {
 	// can read keys/ can speak for the centre.
 	Dir string `toml:"dir"`
 	// Names are the host names and addresses that terminals dial; init writes
-	// them into the TLS server certificate. Default localhost, 127.0.0.1, ::1,
-	// which only a terminal on the same machine will accept.
+	// them into the TLS server certificate, and a later change has no effect.
+	// Default localhost, 127.0.0.1, ::1: good for terminals on the same machine
+	// only.
 	Names []string `toml:"names"`
 	// Zone is the time zone of times without one in class files. Default
 	// Asia/Shanghai.

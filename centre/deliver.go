@@ -19,11 +19,13 @@ func (c *Centre) deliver(ctx context.Context, retain func(topic string, payload 
 	tick := time.NewTicker(deliverEvery)
 	defer tick.Stop()
 	var last int64
+	failing := false
 	for {
 		waiting, err := c.packagesAfter(ctx, last)
-		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("reading class packages: %w", err)
+		if err != nil && !failing && ctx.Err() == nil {
+			c.log.ErrorContext(ctx, "class packages cannot be read", "err", err)
 		}
+		failing = err != nil
 		for _, p := range waiting {
 			if err := retain(topicPrefix(c.cfg.Tenant, p.terminal)+topicPackage+p.class, p.jws); err != nil {
 				return fmt.Errorf("publishing the class package %d of %s: %w", p.serial, p.terminal, err)

@@ -49,12 +49,14 @@ const maxQuarantine = 200
 //  4. what is new must continue the chain at the watermark, and is inserted;
 //  5. the watermark moves, and the receipt for it is signed and stored.
 func (c *Centre) Ingest(ctx context.Context, id chain.TerminalID, payload []byte) ([]byte, error) {
+	in := intake{centre: c, terminal: id, payload: payload}
+	in.batch, in.malformed = chain.ParseBatch(payload)
 	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("storing a batch of %s: %w", id, err)
 	}
 	defer tx.Rollback()
-	in := intake{centre: c, tx: tx, terminal: id, payload: payload}
+	in.tx = tx
 	receipt, err := in.take(ctx)
 	refused := errors.Is(err, ErrRefused)
 	if err != nil && !refused {
@@ -75,12 +77,13 @@ func (c *Centre) Ingest(ctx context.Context, id chain.TerminalID, payload []byte
 
 // intake is the taking in of one batch: one transaction.
 type intake struct {
-	centre   *Centre
-	tx       *sql.Tx
-	terminal chain.TerminalID
-	payload  []byte
+	centre    *Centre
+	terminal  chain.TerminalID
+	payload   []byte
+	batch     chain.Batch
+	malformed error // why payload is no batch
+	tx        *sql.Tx
 
-	batch  chain.Batch
 	mark   watermark
 	alarms []alarm
 	stored int
@@ -108,8 +111,8 @@ func (in *intake) take(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.batch, err = chain.ParseBatch(in.payload); err != nil {
-		return in.refuse(ctx, alarm{kind: alarmRefused, detail: err.Error()})
+	if in.malformed != nil {
+		return in.refuse(ctx, alarm{kind: alarmRefused, detail: in.malformed.Error()})
 	}
 	if why := in.forged(known); why != nil {
 		return in.refuse(ctx, alarm{kind: alarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()})
@@ -420,9 +423,9 @@ func summarise(e chain.Entry) (summary, error) {
 
 func text[S ~string](s S) sql.NullString { return sql.NullString{String: string(s), Valid: s != ""} }
 
-// acknowledge logs why a batch was not stored, and says whether it may be
+// mayAcknowledge logs why a batch was not stored, and says whether it may be
 // acknowledged all the same: it may, unless the store is at fault.
-func (c *Centre) acknowledge(ctx context.Context, id chain.TerminalID, err error) bool {
+func (c *Centre) mayAcknowledge(ctx context.Context, id chain.TerminalID, err error) bool {
 	level := slog.LevelWarn
 	if !errors.Is(err, ErrRefused) {
 		level = slog.LevelError

@@ -230,7 +230,7 @@ func (d *door) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	ctx, cancel := context.WithTimeout(d.work, ingestTime)
 	defer cancel()
 	receipt, err := d.centre.Ingest(ctx, chain.TerminalID(cl.ID), pk.Payload)
-	if err != nil && !d.centre.acknowledge(ctx, chain.TerminalID(cl.ID), err) {
+	if err != nil && !d.centre.mayAcknowledge(ctx, chain.TerminalID(cl.ID), err) {
 		cl.Stop(err)
 		return pk, packets.ErrRejectPacket
 	}

@@ -230,19 +230,20 @@ func TestRoster(t *testing.T) {
 	}
 }
 
-func TestRosterLimits(t *testing.T) {
-	file := func(n int) []byte {
-		var b strings.Builder
-		b.WriteString("trainee,name,card_no\n")
-		for i := range n {
-			fmt.Fprintf(&b, "p-%d,张小明,A%08d\n", i, i)
-		}
-		return []byte(b.String())
+func largeRoster(n int) []byte {
+	var b strings.Builder
+	b.WriteString("trainee,name,ssc_ident,card_no\n")
+	for i := range n {
+		fmt.Fprintf(&b, "p-%d,张小明,110000D156000005%016X,A%08d\n", i, i, i)
 	}
-	people, err := centre.ParseRoster(file(5000))
+	return []byte(b.String())
+}
+
+func TestRosterLimits(t *testing.T) {
+	people, err := centre.ParseRoster(largeRoster(5000))
 	require.NoError(t, err)
 	assert.Len(t, people, 5000)
-	_, err = centre.ParseRoster(file(5001))
+	_, err = centre.ParseRoster(largeRoster(5001))
 	assert.ErrorContains(t, err, "line 5002: more than 5000 trainees")
 	_, err = centre.ParseRoster(make([]byte, 9<<20))
 	assert.ErrorContains(t, err, "at most")

@@ -121,7 +121,7 @@ func (s *Subscriber) take(ctx context.Context, client mqtt.Client, m mqtt.Messag
 	defer cancel()
 	receipt, err := s.centre.Ingest(work, id, m.Payload())
 	if err != nil {
-		s.centre.acknowledge(ctx, id, err)
+		s.centre.mayAcknowledge(ctx, id, err)
 	}
 	if receipt == nil {
 		return nil

@@ -184,6 +184,17 @@ func (r *terminalRun) equal(t *testing.T, c *centre.Centre, cfg centre.Config) {
 	assert.Zero(t, count(t, cfg, "quarantine"))
 }
 
+// publishLarge sends the largest class there may be.
+func publishLarge(t *testing.T, c *centre.Centre, b *box) {
+	t.Helper()
+	plan, err := c.ParsePlan([]byte(planJSON(time.Now(), "")))
+	require.NoError(t, err)
+	plan.Trainees, err = centre.ParseRoster(largeRoster(5000))
+	require.NoError(t, err)
+	_, err = c.Publish(t.Context(), b.id, plan)
+	require.NoError(t, err)
+}
+
 func subscribe(t *testing.T, c *centre.Centre) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -206,17 +217,17 @@ func TestThroughMosquitto(t *testing.T) {
 	subscribe(t, c)
 	r := runTerminal(t, b, address)
 
-	r.append(t, 200)
-	r.receipted(t, 201)
+	r.append(t, 60)
+	r.receipted(t, 61)
 	publish(t, c, b, "c-1")
 	r.nextPackage(t, b, 1)
 
 	mosquitto.kill()
-	r.append(t, 100)
-	publish(t, c, b, "c-1")
+	r.append(t, 30)
+	publishLarge(t, c, b)
 	mosquitto.start()
-	r.append(t, 100)
-	r.receipted(t, 401)
+	r.append(t, 30)
+	r.receipted(t, 121)
 	r.nextPackage(t, b, 2)
 	r.equal(t, c, cfg)
 }
@@ -228,17 +239,17 @@ func TestThroughTheListener(t *testing.T) {
 	address, stop := serve(t, c)
 	r := runTerminal(t, b, address)
 
-	r.append(t, 200)
-	r.receipted(t, 201)
+	r.append(t, 60)
+	r.receipted(t, 61)
 	publish(t, c, b, "c-1")
 	r.nextPackage(t, b, 1)
 
 	stop()
-	r.append(t, 100)
-	publish(t, c, b, "c-1")
+	r.append(t, 30)
+	publishLarge(t, c, b)
 	serve(t, c)
-	r.append(t, 100)
-	r.receipted(t, 401)
+	r.append(t, 30)
+	r.receipted(t, 121)
 	r.nextPackage(t, b, 2)
 	r.equal(t, c, cfg)
 }
