@@ -129,6 +129,7 @@ let homeTimer = 0;
 
 function enter(state, before) {
   clearTimeout(slowTimer);
+  clearTimeout(homeTimer); // never in the middle of a visit
   slow = false;
   if (state === 'reading') slowTimer = setTimeout(() => { slow = true; draw(); }, SLOW_MS);
   if (looking(state) !== looking(before)) preview(looking(state));
