@@ -16,8 +16,9 @@ import (
 	"rollcall/vision"
 )
 
-// BenchmarkWorkerStart asks how long a new worker takes to its hello, to the
-// camera's first frame and to the first answer, and what memory it then holds.
+// BenchmarkWorkerStart asks how long a new worker takes to its hello, how long
+// the camera takes to open, a look to its first answer and a frame to its
+// answer, and what memory the worker then holds.
 func BenchmarkWorkerStart(b *testing.B) {
 	people, err := readPeople()
 	require.NoError(b, err)
@@ -27,7 +28,7 @@ func BenchmarkWorkerStart(b *testing.B) {
 	defer server.Close()
 	defer server.CloseClientConnections()
 	config := workerConfig(b, server.URL)
-	var hello, opened, first, rss []float64
+	var hello, opened, first, age, rss []float64
 	for b.Loop() {
 		began := time.Now()
 		since := func() float64 { return float64(time.Since(began)) / float64(time.Millisecond) }
@@ -47,7 +48,7 @@ func BenchmarkWorkerStart(b *testing.B) {
 		w.next(vision.KindFrame)
 		first = append(first, since()-asked)
 		for range 20 {
-			w.next(vision.KindFrame)
+			age = append(age, w.next(vision.KindFrame).AgeMS)
 		}
 		rss = append(rss, residentMB(b, w.cmd.Process.Pid))
 		w.end()
@@ -55,6 +56,7 @@ func BenchmarkWorkerStart(b *testing.B) {
 	b.ReportMetric(median(hello), "start-to-hello-ms")
 	b.ReportMetric(median(opened), "open-to-opened-ms")
 	b.ReportMetric(median(first), "look-to-frame-ms")
+	b.ReportMetric(median(age), "frame-to-answer-ms")
 	b.ReportMetric(slices.Max(rss), "rss-MB")
 	b.ReportMetric(0, "ns/op") // start, open, look and end together say nothing
 }

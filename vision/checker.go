@@ -23,8 +23,8 @@ type Config struct {
 	// worker's state, with a sentence for the caretaker. It must not block.
 	Report func(device.PartState, device.Sentence) `toml:"-"`
 	// Preview, if not nil, is given the newest picture for the panel while
-	// somebody is looked at. It must not block, and must not keep the picture
-	// once the look has ended.
+	// somebody is looked at, and none after Close. It must not block, nor call
+	// the Checker.
 	Preview func(jpeg []byte) `toml:"-"`
 	// Now is the clock of a look's time. It must be set.
 	Now func() time.Time `toml:"-"`
@@ -229,7 +229,7 @@ func (c *Checker) Capture(ctx context.Context, frames int) (Capture, error) {
 	c.begin(ctx, &look{
 		frame: func(faces []Face, model string) bool {
 			person, _ := Usable(faces)
-			if person < 0 {
+			if person < 0 || faces[person].Embedding == nil {
 				return true
 			}
 			f := faces[person]
@@ -327,11 +327,11 @@ func (c *Checker) frame(a Answer) {
 	}
 }
 
+// preview hands a picture on, under the lock, so that none comes after Close.
 func (c *Checker) preview(a Answer) {
 	c.mu.Lock()
-	current := c.look != nil && a.ID == c.order.ID
-	c.mu.Unlock()
-	if current && c.config.Preview != nil {
+	defer c.mu.Unlock()
+	if c.look != nil && a.ID == c.order.ID && c.config.Preview != nil {
 		c.config.Preview(a.JPEG)
 	}
 }

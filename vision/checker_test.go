@@ -87,16 +87,6 @@ func (l *lines) String() string {
 
 func (l *lines) count(s string) int { return strings.Count(l.String(), s) }
 
-// pid finds the worker that said hello last.
-func (l *lines) pid(t *testing.T) int {
-	t.Helper()
-	_, after, found := strings.Cut(l.String()[strings.LastIndex(l.String(), "vision worker ready"):], "pid=")
-	require.True(t, found)
-	pid, err := strconv.Atoi(strings.Fields(after)[0])
-	require.NoError(t, err)
-	return pid
-}
-
 func workerConfig(t testing.TB, camera string) string {
 	t.Helper()
 	models, err := filepath.Abs(modelsDir)
@@ -250,7 +240,7 @@ func TestAKilledWorkerComesBackAndMatches(t *testing.T) {
 	until(t, looks, "match", matched)
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGSTOP} {
 		lives := b.log.count("vision worker ready")
-		pid := b.log.pid(t)
+		pid, restarts := b.checker.Worker()
 		killed := time.Now()
 		require.NoError(t, syscall.Kill(pid, signal))
 		until(t, looks, "match of the next worker", func(l attendance.Look) bool {
@@ -258,6 +248,8 @@ func TestAKilledWorkerComesBackAndMatches(t *testing.T) {
 		})
 		t.Logf("%v to next match: %v", signal, time.Since(killed).Round(time.Millisecond))
 		assert.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "the former worker must be gone")
+		_, now := b.checker.Worker()
+		assert.Equal(t, restarts+1, now)
 	}
 }
 
@@ -285,6 +277,29 @@ func TestAStalledOrAbsentCameraIsAwaited(t *testing.T) {
 			defer b.mu.Unlock()
 			assert.Contains(t, b.states, device.StateDown)
 			assert.Equal(t, device.StateOK, b.states[len(b.states)-1])
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	gallery, _ := openGallery(t)
+	whole := vision.Config{Worker: "w", WorkerConfig: "c", Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	_, err := vision.New(whole, gallery)
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		spoil func(*vision.Config)
+		says  string
+	}{
+		"no worker":        {func(c *vision.Config) { c.Worker = "" }, `worker = ""`},
+		"no configuration": {func(c *vision.Config) { c.WorkerConfig = "" }, `worker_config = ""`},
+		"no clock":         {func(c *vision.Config) { c.Now = nil }, "must be set"},
+		"no log":           {func(c *vision.Config) { c.Log = nil }, "must be set"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := whole
+			c.spoil(&config)
+			_, err := vision.New(config, gallery)
+			assert.ErrorContains(t, err, c.says)
 		})
 	}
 }

@@ -235,11 +235,12 @@ func (c *Checker) take(p *process, a Answer) error {
 			p.rest(askOpen)
 		}
 	case KindFrame:
+		if a.ID != p.sent.ID { // of the look before; the camera may be off by now
+			return nil
+		}
 		p.open = true
 		c.report(device.StateOK, device.Sentence{})
-		if a.ID == p.sent.ID {
-			p.expect(frameDeadline)
-		}
+		p.expect(frameDeadline)
 		c.frame(a)
 	case KindPreview:
 		c.preview(a)

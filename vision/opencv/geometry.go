@@ -32,6 +32,13 @@ func canvas(width, height, w, h int) rect {
 	return r
 }
 
+// inView reports whether there is enough of a box in the picture to look at:
+// the detector also sees the margin.
+func inView(b vision.Box, width, height int) bool {
+	x, y := b.X+b.W/2, b.Y+b.H/2
+	return b.W >= 8 && b.H >= 8 && x >= 0 && y >= 0 && x < float64(width) && y < float64(height)
+}
+
 // square is the part that the 68 points are looked for in: as high as the box,
 // same centre, clipped to the picture.
 func square(b vision.Box, width, height int) rect {

@@ -73,6 +73,22 @@ func TestParts(t *testing.T) {
 	assert.Equal(t, point{-0.5, -0.5}, corner, "edges go to edges")
 }
 
+func TestInView(t *testing.T) {
+	for name, c := range map[string]struct {
+		box  vision.Box
+		want bool
+	}{
+		"inside":            {vision.Box{X: 10, Y: 10, W: 50, H: 50}, true},
+		"half outside":      {vision.Box{X: -20, Y: 10, W: 50, H: 50}, true},
+		"left of it":        {vision.Box{X: -30, Y: 10, W: 50, H: 50}, false},
+		"below it":          {vision.Box{X: 10, Y: 460, W: 50, H: 50}, false},
+		"without extension": {vision.Box{X: 10, Y: 10}, false},
+		"turned inside out": {vision.Box{X: 10, Y: 10, W: -50, H: 50}, false},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, inView(c.box, 640, 480)) })
+	}
+}
+
 func TestDistinctKeepsTheBest(t *testing.T) {
 	face := func(x, score float64) vision.Face {
 		return vision.Face{Box: vision.Box{X: x, W: 10, H: 10}, Score: score}

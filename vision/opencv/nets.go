@@ -129,8 +129,9 @@ func (n *Nets) find(p *Picture) ([]vision.Face, error) {
 	}
 	var faces []vision.Face
 	for i := range len(scores) / 2 {
-		if score := float64(scores[2*i+1]); score >= leastScore {
-			faces = append(faces, vision.Face{Box: boxIn(view, corners[4*i:4*i+4]), Score: min(score, 1), Liveness: -1})
+		score, box := float64(scores[2*i+1]), boxIn(view, corners[4*i:4*i+4])
+		if score >= leastScore && inView(box, p.mat.Cols(), p.mat.Rows()) {
+			faces = append(faces, vision.Face{Box: box, Score: min(score, 1), Liveness: -1})
 		}
 	}
 	faces = distinct(faces, mostOverlap)
@@ -165,9 +166,6 @@ func boxIn(r rect, c []float32) vision.Box {
 func (n *Nets) landmarks(p *Picture, b vision.Box) ([5]point, error) {
 	in := n.points.model.Input
 	part := square(b, p.mat.Cols(), p.mat.Rows())
-	if part.w < 1 || part.h < 1 {
-		return [5]point{}, fmt.Errorf("running %s: face outside the picture", n.points.model.File)
-	}
 	if err := n.cut(p, stretch(part, in.Width, in.Height), in.Width, in.Height); err != nil {
 		return [5]point{}, err
 	}
