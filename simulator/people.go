@@ -46,7 +46,8 @@ var (
 
 // LoadPeople reads the people of the demo; dir holds the pictures that
 // "make models" fetches. No two of them look alike to the default embedder:
-// the test of every pair stands in people_test.go.
+// the same person in two variations is at 0.91 or more, two people are at 0.29
+// or less (every pair is compared in people_test.go).
 func LoadPeople(dir string) ([]Person, error) {
 	var file struct {
 		People []struct {
