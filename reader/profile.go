@@ -38,6 +38,7 @@ type Item struct {
 	Len      int    `json:"len"` // bytes of the value, 1 to 253
 	Enc      string `json:"enc"`
 	Required bool   `json:"required"` // without it the card is unreadable
+	Public   bool   `json:"public"`   // says nothing of the holder: a recorded dialogue may show it
 }
 
 // Addressed is a way to address a record.
