@@ -15,15 +15,26 @@ import (
 	"rollcall/queue/chain"
 )
 
-// count asks the database behind the centre's back.
+// database opens the centre's database behind its back.
+func database(t testing.TB, cfg centre.Config) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db")+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, db.Close()) })
+	return db
+}
+
 func count(t testing.TB, cfg centre.Config, query string, args ...any) int {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db")+"?_pragma=busy_timeout(10000)")
-	require.NoError(t, err)
-	defer db.Close()
 	var n int
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM "+query, args...).Scan(&n))
+	require.NoError(t, database(t, cfg).QueryRow("SELECT count(*) FROM "+query, args...).Scan(&n))
 	return n
+}
+
+func behindItsBack(t testing.TB, cfg centre.Config, statement string) {
+	t.Helper()
+	_, err := database(t, cfg).Exec(statement)
+	require.NoError(t, err)
 }
 
 // A terminal has sent records 1 to 4. Then one batch arrives.

@@ -3,11 +3,9 @@ package centre_test
 import (
 	"context"
 	"crypto/tls"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -154,10 +152,7 @@ func TestListenerDoesNotAcknowledgeBeforeTheCommit(t *testing.T) {
 	_, ok := w.read().(*packets.SubackPacket)
 	require.True(t, ok)
 
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db")+"?_pragma=busy_timeout(10000)&_txlock=immediate")
-	require.NoError(t, err)
-	defer db.Close()
-	lock, err := db.Begin()
+	lock, err := database(t, cfg).Begin()
 	require.NoError(t, err)
 
 	w.publish(7, topic(b, "up/records"), b.batch(t, b.append(t, openRecord())))
@@ -186,20 +181,17 @@ func TestListenerDoesNotAcknowledgeWhatTheStoreRefused(t *testing.T) {
 	_, ok := w.read().(*packets.SubackPacket)
 	require.True(t, ok)
 
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db")+"?_pragma=busy_timeout(10000)")
-	require.NoError(t, err)
-	defer db.Close()
-	_, err = db.Exec("CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-	require.NoError(t, err)
+	behindItsBack(t, cfg, "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'disk full'); END")
 
 	payload := b.batch(t, b.append(t, openRecord()))
 	w.publish(7, topic(b, "up/records"), payload)
 	p, err := packets.ReadPacket(w.conn)
 	require.Errorf(t, err, "got %v", p)
+	var timeout net.Error
+	assert.False(t, errors.As(err, &timeout) && timeout.Timeout(), "the connection stays open")
 	assert.Contains(t, log.String(), "batch not stored")
 
-	_, err = db.Exec("DROP TRIGGER full")
-	require.NoError(t, err)
+	behindItsBack(t, cfg, "DROP TRIGGER full")
 	again := connect(t, address, b)
 	again.publish(8, topic(b, "up/records"), payload)
 	next[*packets.PubackPacket](again)
@@ -342,15 +334,16 @@ func TestListenerLetsInAdmittedTerminalsOnly(t *testing.T) {
 		cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		refusedByHandshake(t, address, cfg)
 	})
-	t.Run("that was removed", func(t *testing.T) {
-		db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db")+"?_pragma=busy_timeout(10000)")
-		require.NoError(t, err)
-		defer db.Close()
-		_, err = db.Exec("DELETE FROM terminals WHERE id = 't-2'")
-		require.NoError(t, err)
-		w := dial(t, address, other.tls(t))
-		assert.NotEqual(t, byte(packets.Accepted), w.hello("t-2", ""))
-	})
+	for _, tt := range []struct{ name, change string }{
+		{"that has another key now", "UPDATE terminals SET uplink_key = x'00' WHERE id = 't-2'"},
+		{"that was removed", "DELETE FROM terminals WHERE id = 't-2'"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			behindItsBack(t, cfg, tt.change)
+			w := dial(t, address, other.tls(t))
+			assert.NotEqual(t, byte(packets.Accepted), w.hello("t-2", ""))
+		})
+	}
 }
 
 // refusedByHandshake checks that the server ends the connection over TLS. In

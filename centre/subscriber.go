@@ -9,6 +9,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net"
+	"net/url"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -59,11 +60,8 @@ func (s *Subscriber) Run(ctx context.Context) error {
 func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
 	lost := make(chan error, 1)
 	waiting := make(chan mqtt.Message, brokerWaiting)
-	client, err := s.client(lost)
+	client, err := s.connect(ctx, lost)
 	if err != nil {
-		return false, err
-	}
-	if err := done(client.Connect()); err != nil {
 		return false, fmt.Errorf("connecting: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -112,7 +110,7 @@ func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
 
 // take stores a batch and sends the receipt.
 func (s *Subscriber) take(ctx context.Context, client mqtt.Client, m mqtt.Message) error {
-	id, _, ok := terminalOf(s.centre.cfg.Tenant, m.Topic())
+	id, ok := terminalOf(s.centre.cfg.Tenant, m.Topic())
 	if !ok {
 		s.centre.log.WarnContext(ctx, "batch under a topic of no terminal", "topic", m.Topic())
 		return nil
@@ -132,16 +130,17 @@ func (s *Subscriber) take(ctx context.Context, client mqtt.Client, m mqtt.Messag
 	return nil
 }
 
-func (s *Subscriber) client(lost chan<- error) (mqtt.Client, error) {
-	host, _, err := net.SplitHostPort(s.centre.cfg.Broker)
-	if err != nil {
-		return nil, fmt.Errorf("broker = %q: %w", s.centre.cfg.Broker, err)
-	}
+// connect makes a client and connects it. lost gets the error that ends the
+// connection.
+func (s *Subscriber) connect(ctx context.Context, lost chan<- error) (mqtt.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, brokerTime)
+	defer cancel()
 	suffix := make([]byte, 4) // a broker ends the older of two clients of one name
 	if _, err := rand.Read(suffix); err != nil {
 		return nil, err
 	}
-	opts := mqtt.NewClientOptions().
+	var keep func() bool
+	client := mqtt.NewClient(mqtt.NewClientOptions().
 		AddBroker("ssl://" + s.centre.cfg.Broker).
 		SetClientID(centreName + "-" + hex.EncodeToString(suffix)).
 		SetProtocolVersion(4). // 3.1.1
@@ -151,22 +150,39 @@ func (s *Subscriber) client(lost chan<- error) (mqtt.Client, error) {
 		SetOrderMatters(false).
 		SetKeepAlive(60 * time.Second).
 		SetPingTimeout(brokerTime).
-		SetConnectTimeout(brokerTime).
 		SetWriteTimeout(brokerTime).
-		SetTLSConfig(&tls.Config{
-			Certificates: []tls.Certificate{s.centre.keys.tls},
-			RootCAs:      s.centre.keys.caPool(),
-			ServerName:   host,
-			MinVersion:   tls.VersionTLS13,
-			Time:         s.centre.now,
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
+			conn, err := s.dial(ctx)
+			if err == nil { // paho's wait for CONNACK knows no context
+				keep = context.AfterFunc(ctx, func() { conn.Close() })
+			}
+			return conn, err
 		}).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			select {
 			case lost <- err:
 			default:
 			}
-		})
-	return mqtt.NewClient(opts), nil
+		}))
+	connected := client.Connect()
+	<-connected.Done()
+	if err := connected.Error(); err != nil {
+		return nil, err
+	}
+	if !keep() {
+		return nil, ctx.Err()
+	}
+	return client, nil
+}
+
+func (s *Subscriber) dial(ctx context.Context) (net.Conn, error) {
+	dialer := tls.Dialer{Config: &tls.Config{
+		Certificates: []tls.Certificate{s.centre.keys.tls},
+		RootCAs:      s.centre.keys.caPool(),
+		MinVersion:   tls.VersionTLS13,
+		Time:         s.centre.now,
+	}}
+	return dialer.DialContext(ctx, "tcp", s.centre.cfg.Broker)
 }
 
 var errBrokerSilent = errors.New("the broker did not answer in time")

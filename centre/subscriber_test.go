@@ -287,3 +287,27 @@ func TestMosquittoKeepsATerminalToItsOwnTopics(t *testing.T) {
 	require.Len(t, rows, 1)
 	assert.Equal(t, "t-1/e2", rows[0].Log)
 }
+
+func TestSubscriberSaysWhyThereIsNoBroker(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel, and says nothing
+	require.NoError(t, err)
+	defer silent.Close()
+	stranger, strange, _ := newCentre(t, loopback)
+	strangers, _ := serve(t, stranger)
+	for _, tt := range []struct{ name, address, says string }{
+		{"nobody there", freeAddress(t), "connection refused"},
+		{"with another authority's certificate", strangers, "certificate signed by unknown authority"},
+		{"silent", silent.Addr().String(), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _, log := newCentre(t, func(cfg *centre.Config) { cfg.Broker = tt.address })
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- c.Subscriber().Run(ctx) }()
+			assert.Eventually(t, func() bool { return strings.Contains(log.String(), tt.says) }, patience, 10*time.Millisecond)
+			cancel()
+			assert.NoError(t, receive(t, ended), "it ends, whatever it waits for")
+		})
+	}
+	assert.Zero(t, count(t, strange, "records"))
+}

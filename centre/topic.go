@@ -19,13 +19,10 @@ func topicPrefix(tenant string, id chain.TerminalID) string {
 	return "rollcall/v1/" + tenant + "/" + string(id) + "/"
 }
 
-// terminalOf gives the terminal that a topic under a tenant belongs to, and
-// the rest of the topic.
-func terminalOf(tenant, topic string) (id chain.TerminalID, rest string, ok bool) {
-	rest, ok = strings.CutPrefix(topic, "rollcall/v1/"+tenant+"/")
-	if !ok {
-		return "", "", false
-	}
-	name, rest, ok := strings.Cut(rest, "/")
-	return chain.TerminalID(name), rest, ok && chain.TerminalID(name).Valid()
+// terminalOf gives the terminal that a topic under a tenant belongs to.
+func terminalOf(tenant, topic string) (chain.TerminalID, bool) {
+	rest, ours := strings.CutPrefix(topic, "rollcall/v1/"+tenant+"/")
+	name, _, deeper := strings.Cut(rest, "/")
+	id := chain.TerminalID(name)
+	return id, ours && deeper && id.Valid()
 }
