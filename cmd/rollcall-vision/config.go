@@ -6,11 +6,11 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/BurntSushi/toml"
+	"rollcall/cmd/internal/tomlfile"
 )
 
 // errConfig is wrapped by every error that the configuration can mend.
-var errConfig = errors.New("configuration")
+var errConfig = errors.New("rollcall-vision cannot start")
 
 // Config is the worker's configuration file; deploy/vision.toml explains it.
 type Config struct {
@@ -37,15 +37,11 @@ type Config struct {
 // defaults.
 func loadConfig(path string) (Config, error) {
 	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320}
-	meta, err := toml.DecodeFile(path, &c)
-	if err != nil {
-		return Config{}, fmt.Errorf("%w %s: %w", errConfig, path, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return Config{}, fmt.Errorf("%w %s: unknown key %q: delete it or correct its spelling", errConfig, path, unknown[0].String())
+	if err := tomlfile.Load(path, &c); err != nil {
+		return Config{}, fmt.Errorf("%w: %w", errConfig, err)
 	}
 	if err := c.check(); err != nil {
-		return Config{}, fmt.Errorf("%w %s: %w", errConfig, path, err)
+		return Config{}, fmt.Errorf("%w: configuration %s: %w", errConfig, path, err)
 	}
 	return c, nil
 }

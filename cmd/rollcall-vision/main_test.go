@@ -36,7 +36,7 @@ func TestConfigRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"no camera":       {`models = "m"`, `camera = ""`},
 		"no models":       {`camera = "/dev/video0"`, `models = ""`},
-		"unknown key":     {"camera = \"x\"\nmodels = \"m\"\nthread = 2", `unknown key "thread"`},
+		"unknown key":     {"camera = \"x\"\nmodels = \"m\"\nthread = 2", `unknown key thread`},
 		"unknown scheme":  {"camera = \"ftp://u:secret@h/\"\nmodels = \"m\"", `camera = "ftp://u:xxxxx@h/"`},
 		"no host":         {"camera = \"http:///x\"\nmodels = \"m\"", "has no host"},
 		"broken address":  {"camera = \"http://u:secret@h:x/\"\nmodels = \"m\"", "camera: not an address"},
