@@ -16,6 +16,7 @@ func TestPersonalValuesRedactThemselves(t *testing.T) {
 	const canary = "CANARY7391"
 	tap := Tap{Kind: CardRead, Reader: "reader", Credential: Credential{
 		Ident: NewCardIdent(canary), CardNo: NewCardNo(canary), PersonNo: NewPersonNo(canary), Name: NewPersonName(canary),
+		UID: NewUID(canary), Code: NewCodeText(canary), Photo: NewPersonPhoto([]byte(canary)),
 	}}
 	var out bytes.Buffer
 	for _, v := range []any{tap, &tap, tap.Credential, tap.Credential.Name, tap.Credential.PersonNo, []Tap{tap}} {
@@ -66,7 +67,7 @@ func TestRosterFindsByEveryNumberAndKeepsClassesApart(t *testing.T) {
 	}
 	p := &Package{
 		Class: ClassInfo{ID: "c-1"}, Sessions: []Session{{ID: "s-1", Start: at("09:00:00"), End: at("10:00:00")}},
-		Trainees: []Trainee{{ID: "T1", Keys: []RosterKey{entry(KeyIdent, "I1"), entry(KeyPersonNo, "P1"), entry(KeyCardNo, "N1")}}},
+		Trainees: []Trainee{{ID: "T1", Keys: []RosterKey{entry(KeyIdent, "I1"), entry(KeyPersonNo, "P1"), entry(KeyCardNo, "N1"), entry(KeyUID, "U1")}}},
 	}
 	roster := NewRoster(nil).With(p, key)
 	for name, c := range map[string]Credential{
@@ -74,6 +75,7 @@ func TestRosterFindsByEveryNumberAndKeepsClassesApart(t *testing.T) {
 		"person number":       {PersonNo: NewPersonNo("P1")},
 		"card number":         {CardNo: NewCardNo("N1")},
 		"a new card":          {Ident: NewCardIdent("I2"), PersonNo: NewPersonNo("P1")},
+		"serial number":       {UID: NewUID("U1")},
 	} {
 		place, ok := roster.Find(c, at("09:00:00"))
 		assert.True(t, ok, name)
@@ -119,6 +121,65 @@ func TestBookRefusesWhatTheRecordsDoNotBearOut(t *testing.T) {
 	require.NoError(t, book.Observe(10, TypeCheckin, checkin(2, "87aa").Body))
 	assert.ErrorContains(t, book.Observe(11, TypeCheckin, checkin(2, "87aa").Body), "second check-in")
 	assert.Equal(t, 1, book.Count("s-1"))
+}
+
+func TestBookRefusesACheckinByAUsedCode(t *testing.T) {
+	book := testBook(t)
+	shown := func(id TraineeID, d Outcome) Record {
+		return NewRecord(TypeCheckin, CheckinBody{Trainee: id, Session: "s-1", Decision: d, Code: "AAAAAAAAAAA1",
+			Card: CardEvidence{Kind: KindQR, Level: LevelSigned}})
+	}
+	require.NoError(t, book.Observe(10, TypeCheckin, shown("T01", Unconfirmed).Body))
+	assert.True(t, book.CodeUsed("AAAAAAAAAAA1"))
+	assert.False(t, book.CodeUsed(""), "a check-in by card uses no code")
+	require.NoError(t, book.Observe(11, TypeCheckin, shown("T01", Unconfirmed).Body))
+	assert.ErrorContains(t, book.Observe(12, TypeCheckin, shown("T01", OnTime).Body), "record 10 used")
+}
+
+func TestParseClassCodeRefusesWhatNoCentreGives(t *testing.T) {
+	good := ClassCode{V: 1, Terminal: "t-1", Trainee: "T01", Class: "c-1", Session: "s-1", Issued: 1000, Expires: 1300, Nonce: "AAAAAAAAAAA1"}
+	for name, change := range map[string]func(*ClassCode){
+		"":                func(*ClassCode) {},
+		"version":         func(c *ClassCode) { c.V = 2 },
+		"no terminal":     func(c *ClassCode) { c.Terminal = "" },
+		"no trainee":      func(c *ClassCode) { c.Trainee = "" },
+		"no class":        func(c *ClassCode) { c.Class = "" },
+		"no session":      func(c *ClassCode) { c.Session = "" },
+		"long id":         func(c *ClassCode) { c.Trainee = TraineeID(bytes.Repeat([]byte("T"), 65)) },
+		"no nonce":        func(c *ClassCode) { c.Nonce = "" },
+		"strange nonce":   func(c *ClassCode) { c.Nonce = "AAAAAAAAAAA " },
+		"long nonce":      func(c *ClassCode) { c.Nonce = string(bytes.Repeat([]byte("A"), 33)) },
+		"before 1970":     func(c *ClassCode) { c.Issued = -1 },
+		"over at once":    func(c *ClassCode) { c.Expires = c.Issued },
+		"valid for a day": func(c *ClassCode) { c.Expires = c.Issued + 86400 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			code := good
+			change(&code)
+			raw, err := json.Marshal(code)
+			require.NoError(t, err)
+			got, err := ParseClassCode(raw)
+			if name == "" {
+				require.NoError(t, err)
+				assert.Equal(t, good, got)
+				return
+			}
+			assert.ErrorIs(t, err, ErrClassCode)
+		})
+	}
+	_, err := ParseClassCode([]byte(`{"v":1,"face":"none"}`))
+	assert.ErrorIs(t, err, ErrClassCode, "a claim that is not understood is not passed over")
+}
+
+func FuzzParseClassCode(f *testing.F) {
+	f.Add([]byte(`{"v":1,"aud":"t-1","sub":"T01","cls":"c-1","ses":"s-1","iat":1000,"exp":1300,"jti":"AAAAAAAAAAA1"}`))
+	f.Add([]byte(`{"v":1,"iat":9223372036854775807,"exp":-9223372036854775808}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if c, err := ParseClassCode(payload); err == nil {
+			assert.LessOrEqual(t, c.Expires-c.Issued, int64(MaxCodeLife/time.Second))
+			c.ValidAt(time.Unix(0, 0))
+		}
+	})
 }
 
 func TestParsePackageRefusesWhatItDoesNotUnderstand(t *testing.T) {

@@ -13,6 +13,8 @@ type Book struct {
 	counts     map[SessionID]int
 	enrolments map[TraineeID]Enrolment
 	packages   map[ClassID]string // SHA-256 of the last accepted, lower-case hex
+	codes      map[string]uint64  // seq of the first record that carries a class code's nonce
+	pending    map[string]uint64  // seq of the first pending record of a hash
 }
 
 type checkinKey struct {
@@ -33,13 +35,16 @@ func NewBook() *Book {
 		counts:     map[SessionID]int{},
 		enrolments: map[TraineeID]Enrolment{},
 		packages:   map[ClassID]string{},
+		codes:      map[string]uint64{},
+		pending:    map[string]uint64{},
 	}
 }
 
 // Observe takes the next record of the ledger, in order. It returns an error,
 // and still takes the record, if the body cannot be read or claims what the
 // records before it do not bear out: a face match without the trainee's live
-// enrolment, or a second check-in to one session. Verifier, centre and
+// enrolment, a second check-in to one session, or one by a class code that was
+// used before. Verifier, centre and
 // terminal all judge by it.
 func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 	switch typ {
@@ -61,21 +66,35 @@ func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 			return err
 		}
 		b.packages[p.Class] = p.SHA256
+	case TypePending:
+		p, err := ReadBody[PendingBody](raw)
+		if err != nil {
+			return err
+		}
+		if _, again := b.pending[p.Hash]; !again {
+			b.pending[p.Hash] = seq
+		}
 	}
 	return nil
 }
 
 func (b *Book) checkin(seq uint64, c CheckinBody) error {
+	used, again := b.codes[c.Code]
+	if c.Code != "" && !again {
+		b.codes[c.Code] = seq
+	}
 	if c.Decision != OnTime && c.Decision != Late {
 		return nil
 	}
 	key := checkinKey{c.Session, c.Trainee}
-	first, again := b.checkins[key]
-	if again {
+	if first, twice := b.checkins[key]; twice {
 		return fmt.Errorf("a second check-in to session %s; the first is record %d", c.Session, first.Seq)
 	}
 	b.checkins[key] = FirstCheckin{Seq: seq, Tapped: c.Tapped}
 	b.counts[c.Session]++
+	if again {
+		return fmt.Errorf("a check-in by a class code that record %d used", used)
+	}
 	return b.faceHolds(c)
 }
 
@@ -94,6 +113,19 @@ func (b *Book) faceHolds(c CheckinBody) error {
 func (b *Book) First(s SessionID, t TraineeID) (FirstCheckin, bool) {
 	first, ok := b.checkins[checkinKey{s, t}]
 	return first, ok
+}
+
+// CodeUsed reports whether a record carries this nonce of a class code,
+// whatever came of it.
+func (b *Book) CodeUsed(nonce string) bool {
+	_, used := b.codes[nonce]
+	return used
+}
+
+// Pending gives the first pending record of a code, by its hash.
+func (b *Book) Pending(hash string) (seq uint64, ok bool) {
+	seq, ok = b.pending[hash]
+	return seq, ok
 }
 
 // Count tells how many have checked in to a session.

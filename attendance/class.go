@@ -23,6 +23,8 @@ const (
 	KeyIdent    KeyKind = "ssc-ident"  // card identification code
 	KeyCardNo   KeyKind = "ssc-cardno" // printed card number
 	KeyPersonNo KeyKind = "person-no"  // 18 characters, upper-case X
+	KeyUID      KeyKind = "uid"        // serial number of a chip, upper-case hexadecimal
+	KeyCode     KeyKind = "code"       // text of a code; never in a roster
 )
 
 // LookupHash is the keyed hash of a normalised number: HMAC-SHA-256 over
@@ -48,7 +50,7 @@ type number struct {
 // stable first.
 func (c Credential) numbers() []number {
 	var out []number
-	for _, n := range []number{{KeyIdent, c.Ident.personal}, {KeyPersonNo, c.PersonNo.personal}, {KeyCardNo, c.CardNo.personal}} {
+	for _, n := range []number{{KeyIdent, c.Ident.personal}, {KeyPersonNo, c.PersonNo.personal}, {KeyCardNo, c.CardNo.personal}, {KeyUID, c.UID.personal}} {
 		if !n.value.IsZero() {
 			out = append(out, n)
 		}
@@ -197,11 +199,15 @@ func (p Profile) check() error {
 
 // OpenAt gives the session that is open at a time, counting the early window.
 func (p *Package) OpenAt(now time.Time) (Session, bool) {
-	early := time.Duration(p.Profile.EarlyWindowMin) * time.Minute
 	for _, s := range p.Sessions {
-		if !now.Before(s.Start.Add(-early)) && now.Before(s.End) {
+		if p.opens(s, now) {
 			return s, true
 		}
 	}
 	return Session{}, false
+}
+
+func (p *Package) opens(s Session, now time.Time) bool {
+	early := time.Duration(p.Profile.EarlyWindowMin) * time.Minute
+	return !now.Before(s.Start.Add(-early)) && now.Before(s.End)
 }

@@ -48,12 +48,27 @@ type CardNo struct{ personal }
 // resident identity number of GB 11643-1999: 18 characters, X in upper case.
 type PersonNo struct{ personal }
 
+// UID is the serial number of a chip (卡片序列号): upper-case hexadecimal digits.
+// It can be copied, so it is a weak claim.
+type UID struct{ personal }
+
+// CodeText is what a code says that somebody presented.
+type CodeText struct{ personal }
+
+// PersonPhoto is the picture on a resident identity card, in the closed form
+// (WLT) in which the card holds it: passed through, never decoded, logged or
+// stored.
+type PersonPhoto struct{ personal }
+
 // PersonName is a full name. Screens show [Trainee.Display], never this.
 type PersonName struct{ personal }
 
-// NewCardIdent, NewCardNo, NewPersonNo and NewPersonName wrap a value that has
-// been checked and normalised by the reader that read it.
-func NewCardIdent(s string) CardIdent   { return CardIdent{personal{s}} }
-func NewCardNo(s string) CardNo         { return CardNo{personal{s}} }
-func NewPersonNo(s string) PersonNo     { return PersonNo{personal{s}} }
-func NewPersonName(s string) PersonName { return PersonName{personal{s}} }
+// NewCardIdent and those below wrap a value that has been checked and
+// normalised by the reader that read it.
+func NewCardIdent(s string) CardIdent     { return CardIdent{personal{s}} }
+func NewCardNo(s string) CardNo           { return CardNo{personal{s}} }
+func NewPersonNo(s string) PersonNo       { return PersonNo{personal{s}} }
+func NewPersonName(s string) PersonName   { return PersonName{personal{s}} }
+func NewUID(s string) UID                 { return UID{personal{s}} }
+func NewCodeText(s string) CodeText       { return CodeText{personal{s}} }
+func NewPersonPhoto(b []byte) PersonPhoto { return PersonPhoto{personal{string(b)}} }

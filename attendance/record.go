@@ -18,6 +18,7 @@ const (
 	TypeFault   RecordType = "fault"   // a device failed a person; no attendance
 	TypeEnrol   RecordType = "enrol"   // a consented face template
 	TypePackage RecordType = "package" // a class package was accepted
+	TypePending RecordType = "pending" // a code that cannot be checked here; no attendance
 )
 
 // Record is a type and the bytes of its body, encoded once and from then on
@@ -71,6 +72,7 @@ type CheckinBody struct {
 	Card     CardEvidence  `json:"card"`
 	Face     *FaceEvidence `json:"face,omitempty"` // absent where no face check was due
 	Profile  ProfileRef    `json:"profile"`
+	Code     string        `json:"code,omitempty"` // with level signed: the nonce of the class code
 }
 
 // UnknownBody is the body of an unknown record. Hash is keyed with the
@@ -81,6 +83,17 @@ type UnknownBody struct {
 	Hash    string       `json:"hash"`
 	Tapped  string       `json:"tapped"`
 	Card    CardEvidence `json:"card"`
+}
+
+// PendingBody is the body of a pending record: a code was shown that only
+// somebody else could check, such as the electronic social security card's.
+// Hash is keyed as in UnknownBody, so that the centre can tell the same code
+// again; the text itself is kept nowhere. It identifies nobody.
+type PendingBody struct {
+	Hash   string `json:"hash"`
+	Tapped string `json:"tapped"` // wall time of the scan
+	Reader string `json:"reader"`
+	First  uint64 `json:"first,omitempty"` // seq of the first pending record of this code: it was shown before
 }
 
 // FaultBody is the body of a fault record.
@@ -133,7 +146,7 @@ type LastKnown struct {
 
 // body is any of the types above.
 type body interface {
-	CheckinBody | UnknownBody | FaultBody | EnrolBody | PackageBody | OpenBody
+	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody
 }
 
 // NewRecord encodes a body. It is the one place where that is done.

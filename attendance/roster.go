@@ -90,6 +90,32 @@ func (c class) find(cred Credential) (Trainee, bool) {
 	return Trainee{}, false
 }
 
+// placeOf tells where the trainee of a class code belongs at a time; false if
+// this terminal has no such class or the class no such trainee.
+func (r *Roster) placeOf(code ClassCode, now time.Time) (Place, bool) {
+	i := slices.IndexFunc(r.classes, func(c class) bool { return c.Class.ID == code.Class })
+	if i < 0 {
+		return Place{}, false
+	}
+	c := r.classes[i]
+	t := slices.IndexFunc(c.Trainees, func(t Trainee) bool { return t.ID == code.Trainee })
+	if t < 0 {
+		return Place{}, false
+	}
+	place := Place{Trainee: c.Trainees[t], Package: c.Package}
+	s := slices.IndexFunc(c.Sessions, func(s Session) bool { return s.ID == code.Session })
+	if s >= 0 && c.opens(c.Sessions[s], now) {
+		place.Session, place.Open = c.Sessions[s], true
+	}
+	return place, true
+}
+
+// hashCode hashes the text of a code that names no trainee of this terminal.
+func (r *Roster) hashCode(c CodeText) string {
+	hash := HashNumber(r.terminalKey, KeyCode, c.Reveal())
+	return base64.RawURLEncoding.EncodeToString(hash[:])
+}
+
 // hashUnknown hashes the most stable number of a card that stands on no
 // roster.
 func (r *Roster) hashUnknown(c Credential) (KeyKind, string) {

@@ -21,6 +21,7 @@ const (
 	LevelFile          CardLevel = "file"          // readable data, copyable
 	LevelOpened        CardLevel = "opened"        // a PSAM opened the card: proves the reader to the card only
 	LevelAuthenticated CardLevel = "authenticated" // the card answered our fresh challenge and the PSAM agrees
+	LevelSigned        CardLevel = "signed"        // a code by the centre for this trainee and session, copyable while it lasts
 )
 
 // Credential is what a tap yields. It may be partial: a third-generation card
@@ -34,10 +35,15 @@ type Credential struct {
 	Name     PersonName // zero if the card refused it
 	Spec     string     // specification version on the card, "2.00"
 	ValidTo  string     // "2006-01-02", empty if not on the card
+
+	UID   UID         // with KindUID
+	Code  CodeText    // with KindQR; Level stays empty until somebody has checked it
+	Photo PersonPhoto // of an identity card, as the module gave it
 }
 
-// Partial reports whether the holder's number is missing.
-func (c Credential) Partial() bool { return c.PersonNo.IsZero() }
+// Partial reports whether the holder's number is missing. A code has none to
+// miss.
+func (c Credential) Partial() bool { return c.Kind != KindQR && c.PersonNo.IsZero() }
 
 // CardFault is why a card gave no credential. It goes into records and onto
 // screens, so it never carries card data.
@@ -50,7 +56,9 @@ const (
 	FaultUnsupported CardFault = "unsupported" // not a card this terminal knows
 	FaultBlocked     CardFault = "blocked"     // locked by its issuer
 	FaultBadNumber   CardFault = "bad_number"  // a number with a wrong check digit
+	FaultExpired     CardFault = "expired"     // past its date, where policy refuses it
 	FaultTimeout     CardFault = "timeout"     // the whole read took too long
+	FaultBadCode     CardFault = "bad_code"    // a code that no rule of this terminal allows, or one that is forged
 )
 
 // TapKind is one step of a card at a reader.

@@ -36,6 +36,7 @@ type TerminalConfig struct {
 	Taps   <-chan Tap
 	Roster func() *Roster // the newest snapshot
 	Book   *Book          // owned by Run from then on
+	Code   CodeOpener
 	Now    func() time.Time
 	Log    *slog.Logger
 }
@@ -155,7 +156,7 @@ func (t *Terminal) tap(ctx context.Context, tap Tap) {
 	case tap.Kind == CardSeen:
 		t.times = stageTimes{seen: tap.At}
 		var actions []Action
-		t.visit, actions = NewVisit(t.Roster(), t.Book, tap)
+		t.visit, actions = NewVisit(t.Roster(), t.Book, t.Code, tap)
 		t.act(ctx, actions)
 	}
 }

@@ -60,6 +60,7 @@ func runTerminal(t *testing.T, d *diary, story func(taps chan<- Tap)) {
 			Ledger: d, Faces: d, Panel: d, Taps: taps,
 			Roster: func() *Roster { return testRoster(t) },
 			Book:   testBook(t),
+			Code:   testCode,
 			Now:    func() time.Time { return at("09:01:00").Add(time.Since(began)) },
 			Log:    slog.New(slog.DiscardHandler),
 		})

@@ -1,6 +1,7 @@
 package attendance
 
 import (
+	"errors"
 	"math"
 	"time"
 )
@@ -43,10 +44,12 @@ func (WakeAt) action()      {}
 type Visit struct {
 	roster *Roster
 	book   *Book
+	open   CodeOpener
 
 	stage     stage
 	tap       Tap // of CardSeen, later of CardRead; At stays the first
 	place     Place
+	code      ClassCode // zero unless one was presented
 	enrolment Enrolment
 	face      FaceEvidence
 	sawFace   bool
@@ -67,8 +70,8 @@ const (
 )
 
 // NewVisit begins a visit with the CardSeen that started it.
-func NewVisit(roster *Roster, book *Book, seen Tap) (*Visit, []Action) {
-	v := &Visit{roster: roster, book: book, tap: seen}
+func NewVisit(roster *Roster, book *Book, open CodeOpener, seen Tap) (*Visit, []Action) {
+	v := &Visit{roster: roster, book: book, open: open, tap: seen}
 	return v, []Action{ShowScreen{Screen{State: ScreenReading}}, OpenCamera{}}
 }
 
@@ -87,33 +90,78 @@ func (v *Visit) Tap(t Tap, now time.Time) []Action {
 	switch t.Kind {
 	case CardRead:
 		v.tap.Credential = t.Credential
+		if t.Credential.Kind == KindQR {
+			return v.openCode(now)
+		}
 		return v.identify(now)
 	case CardFailed:
-		v.tap.Fault = t.Fault
-		return v.cardFailed()
+		return v.cardFailed(t.Fault)
 	}
 	return nil
 }
 
-func (v *Visit) cardFailed() []Action {
-	screen := Screen{State: ScreenCardFault, Reason: string(v.tap.Fault)}
+func (v *Visit) cardFailed(fault CardFault) []Action {
+	screen := Screen{State: ScreenCardFault, Reason: string(fault)}
 	record := NewRecord(TypeFault, FaultBody{
-		Part: "reader", Code: v.tap.Fault, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader,
+		Part: "reader", Code: fault, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader,
 	})
 	return append([]Action{CloseCamera{}, ShowScreen{screen}}, v.store(record, screen)...)
 }
 
-// identify finds the trainee and decides all that needs no camera.
+// identify finds the trainee by the card.
 func (v *Visit) identify(now time.Time) []Action {
 	place, onRoster := v.roster.Find(v.tap.Credential, v.tap.At)
 	if !onRoster {
-		return append([]Action{CloseCamera{}}, v.storeUnknown()...)
+		kind, hash := v.roster.hashUnknown(v.tap.Credential)
+		return append([]Action{CloseCamera{}}, v.storeUnknown(kind, hash)...)
 	}
 	v.place = place
+	return v.decide(now)
+}
+
+// openCode takes a code in place of a card. The centre's own names its trainee;
+// a code of somebody else's can only be noted, and identifies nobody.
+func (v *Visit) openCode(now time.Time) []Action {
+	text := v.tap.Credential.Code
+	code, err := v.open(text.Reveal())
+	switch {
+	case errors.Is(err, ErrNotClassCode):
+		return append([]Action{CloseCamera{}}, v.storePending(v.roster.hashCode(text))...)
+	case err != nil:
+		return v.cardFailed(FaultBadCode)
+	}
+	v.code, v.tap.Credential.Level = code, LevelSigned
+	place, here := v.roster.placeOf(code, v.tap.At)
+	if !here {
+		return append([]Action{CloseCamera{}}, v.storeUnknown(KeyCode, v.roster.hashCode(text))...)
+	}
+	v.place = place
+	return v.decide(now)
+}
+
+// codeRefused says why a class code may not stand in for the card.
+func (v *Visit) codeRefused() Reason {
+	switch {
+	case v.code.Nonce == "":
+		return ReasonNone
+	case v.book.CodeUsed(v.code.Nonce):
+		return ReasonCodeUsed
+	case !v.code.ValidAt(v.tap.At):
+		return ReasonCodeTime
+	}
+	return ReasonNone
+}
+
+// decide decides all that needs no camera, or starts the looks.
+func (v *Visit) decide(now time.Time) []Action {
+	place := v.place
 	enrolment, enrolled := v.book.Enrolment(place.Trainee.ID)
 	decision := Decide(v.evidence(), place.Session, place.Package.Profile, v.tap.At)
 	if decision.Outcome != Unconfirmed {
 		return append([]Action{CloseCamera{}}, v.conclude(decision)...)
+	}
+	if reason := v.codeRefused(); reason != ReasonNone {
+		return append([]Action{CloseCamera{}}, v.conclude(Decision{Outcome: Unconfirmed, Reason: reason})...)
 	}
 	if !enrolled {
 		return append([]Action{CloseCamera{}}, v.conclude(Decision{Outcome: Unconfirmed, Reason: ReasonNoEnrolment})...)
@@ -232,6 +280,7 @@ func (v *Visit) conclude(d Decision) []Action {
 		Tapped:   formatTime(v.tap.At),
 		Card:     v.cardEvidence(),
 		Profile:  v.place.Package.Profile.Ref(),
+		Code:     v.code.Nonce,
 	}
 	if v.face.Level != "" {
 		body.Face = &v.face
@@ -257,12 +306,25 @@ func (v *Visit) conclude(d Decision) []Action {
 	return v.store(NewRecord(TypeCheckin, body), screen)
 }
 
-func (v *Visit) storeUnknown() []Action {
-	kind, hash := v.roster.hashUnknown(v.tap.Credential)
+func (v *Visit) storeUnknown(kind KeyKind, hash string) []Action {
 	record := NewRecord(TypeUnknown, UnknownBody{
 		KeyKind: kind, Hash: hash, Tapped: formatTime(v.tap.At), Card: v.cardEvidence(),
 	})
 	return v.store(record, Screen{State: ScreenUnknown, At: clockTime(v.tap.At)})
+}
+
+// storePending notes a code that cannot be checked here. One that was shown
+// before is a picture of a code: such codes change by the minute.
+func (v *Visit) storePending(hash string) []Action {
+	first, again := v.book.Pending(hash)
+	reason := ReasonCodePending
+	if again {
+		reason = ReasonCodeUsed
+	}
+	record := NewRecord(TypePending, PendingBody{
+		Hash: hash, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader, First: first,
+	})
+	return v.store(record, Screen{State: ScreenNoted, At: clockTime(v.tap.At), Reason: string(reason)})
 }
 
 func (v *Visit) cardEvidence() CardEvidence {

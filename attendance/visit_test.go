@@ -93,11 +93,14 @@ func (p *player) event(word string, args []string) []Action {
 	switch word {
 	case "seen":
 		tap.Kind = CardSeen
-		visit, actions := NewVisit(p.roster, p.book, tap)
+		visit, actions := NewVisit(p.roster, p.book, testCode, tap)
 		p.visit = visit
 		return actions
 	case "read":
 		tap.Kind, tap.Credential = CardRead, testCredential(args...)
+		return p.visit.Tap(tap, p.now)
+	case "code":
+		tap.Kind, tap.Credential = CardRead, Credential{Kind: KindQR, Code: NewCodeText(strings.Join(args, " "))}
 		return p.visit.Tap(tap, p.now)
 	case "failed":
 		tap.Kind, tap.Fault = CardFailed, CardFault(args[0])
@@ -183,6 +186,23 @@ var testIdents = map[string]string{
 	"T03":      "990000D15600000500000003FFFFFFFF",
 	"T04":      "990000D15600000500000004FFFFFFFF",
 	"stranger": "990000D15600000500000099FFFFFFFF",
+}
+
+// testCode opens the codes of the scripts: trainee, class, session, nonce,
+// issued and expires. Two words stand for what is not the centre's.
+func testCode(text string) (ClassCode, error) {
+	f := strings.Fields(text)
+	switch f[0] {
+	case "somebody's":
+		return ClassCode{}, ErrNotClassCode
+	case "forged":
+		return ClassCode{}, ErrClassCode
+	}
+	c := ClassCode{
+		V: 1, Terminal: "t-1", Trainee: TraineeID(f[0]), Class: ClassID(f[1]), Session: SessionID(f[2]), Nonce: f[3],
+		Issued: at(f[4]).Unix(), Expires: at(f[5]).Unix(),
+	}
+	return c, c.Check()
 }
 
 func testCredential(args ...string) Credential {

@@ -414,6 +414,9 @@ func summarise(e chain.Entry) (summary, error) {
 	case attendance.TypeUnknown:
 		_, err := attendance.ReadBody[attendance.UnknownBody](e.Body)
 		return summary{}, err
+	case attendance.TypePending:
+		_, err := attendance.ReadBody[attendance.PendingBody](e.Body)
+		return summary{}, err
 	case attendance.TypePackage:
 		b, err := attendance.ReadBody[attendance.PackageBody](e.Body)
 		return summary{class: text(b.Class)}, err

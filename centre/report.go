@@ -34,9 +34,9 @@ type Row struct {
 func (c *Centre) Records(ctx context.Context, of chain.TerminalID, all bool, visit func(Row) error) error {
 	rows, err := c.db.QueryContext(ctx, `SELECT terminal, log, seq, hash, type, line, received,
 			coalesce(trainee, ''), coalesce(class, ''), coalesce(session, ''), coalesce(decision, ''), coalesce(reason, '')
-		FROM records WHERE (?1 = '' OR terminal = ?1) AND (?2 OR type IN (?3, ?4, ?5))
+		FROM records WHERE (?1 = '' OR terminal = ?1) AND (?2 OR type IN (?3, ?4, ?5, ?6))
 		ORDER BY terminal, log, seq`,
-		string(of), all, string(attendance.TypeCheckin), string(attendance.TypeUnknown), string(attendance.TypeFault))
+		string(of), all, string(attendance.TypeCheckin), string(attendance.TypeUnknown), string(attendance.TypeFault), string(attendance.TypePending))
 	if err != nil {
 		return fmt.Errorf("reading records: %w", err)
 	}

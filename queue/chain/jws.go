@@ -26,6 +26,7 @@ const (
 	PurposeHead    Purpose = "rollcall-head"
 	PurposeReceipt Purpose = "rollcall-receipt"
 	PurposePackage Purpose = "rollcall-package"
+	PurposeCode    Purpose = "rollcall-code"
 )
 
 // header is the JWS header. Field order is fixed by the struct, so a header is
