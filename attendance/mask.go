@@ -93,3 +93,24 @@ func maskParts(name []rune) string {
 func betweenParts(r rune) bool {
 	return unicode.IsSpace(r) || strings.ContainsRune("·•‧・．.-'’", r)
 }
+
+// MaskNumber is the one way a card's or person's number becomes what a screen
+// may show: 11010519491231002X gives 110105********002X, a card number of 9
+// characters A1*****78. Shorter ones are hidden whole, and what is not plain
+// letters and digits too.
+func MaskNumber(number string) string {
+	shown := 0 // at each end
+	first := 0 // more at the start
+	switch n := len(number); {
+	case strings.Trim(strings.ToUpper(number), "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "":
+	case n >= 15:
+		shown, first = 4, 2
+	case n >= 8:
+		shown = 2
+	}
+	stars := strings.Repeat("*", max(1, len(number)-2*shown-first))
+	if shown == 0 {
+		return stars
+	}
+	return number[:shown+first] + stars + number[len(number)-shown:]
+}

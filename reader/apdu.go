@@ -21,10 +21,23 @@ type Transmitter interface {
 const CommandBudget = 64
 
 // Card is one card as presented: it counts the commands spent on it, over all
-// attempts to read it. It belongs to one goroutine.
+// attempts to read it. It belongs to one goroutine. The exported fields are set
+// before the first reading; each may stay empty.
 type Card struct {
+	// PSAM opens cards of version 3.00 and proves them. Without it they are
+	// read as far as they are open.
+	PSAM *PSAM
+	// ATR is the card's answer to reset, whose end a PSAM derives keys by.
+	ATR []byte
+	// Today is the day, "2006-01-02", by which expired cards are refused with
+	// ErrExpired. Leave it empty where the clock is not known to be good, and
+	// where expired cards are only to be marked: the credential says until when.
+	Today string
+
 	transmitter Transmitter
 	left        int
+	notOpened   bool  // it refused a PSAM: a second try could lock it
+	doubt       error // of the last reading
 }
 
 // NewCard starts the budget of a card that has just been presented.

@@ -10,11 +10,11 @@ import (
 )
 
 // Read reads the card by a profile. The credential is partial if the card
-// refuses the holder's file. A card that gives unusable data is read a second
-// time from the start, because it is mostly its contacts. Errors wrap a
-// sentinel of this package and name the step and status word, never data; with
-// an error the credential is empty. ctx limits the whole read: its deadline
-// gives ErrTimeout.
+// refuses the holder's file, and its level is the one that was earned: Doubt
+// says why no higher. A card that gives unusable data is read a second time from
+// the start, because it is mostly its contacts. Errors wrap a sentinel of this
+// package and name the step and status word, never data; with an error the
+// credential is empty. ctx limits the whole read: its deadline gives ErrTimeout.
 func (c *Card) Read(ctx context.Context, p *Profile) (attendance.Credential, error) {
 	cred, err := c.readOnce(ctx, p)
 	if errors.Is(err, ErrBadFormat) {
@@ -26,25 +26,137 @@ func (c *Card) Read(ctx context.Context, p *Profile) (attendance.Credential, err
 	return cred, nil
 }
 
-func (c *Card) readOnce(ctx context.Context, p *Profile) (attendance.Credential, error) {
-	if err := c.selectApplication(ctx, p); err != nil {
-		return attendance.Credential{}, fmt.Errorf("selecting the application: %w", err)
-	}
-	values := map[string][]byte{}
-	for i := range p.Files {
-		if err := c.readFile(ctx, p, &p.Files[i], values); err != nil {
-			return attendance.Credential{}, err
-		}
-	}
-	return credential(values)
+// Doubt says why the level of the last reading is no higher than it is, nil if
+// it is the highest, or if there was no PSAM to earn more with. It wraps one of
+// ErrAlgorithm, ErrNotProved, ErrNotOpened, ErrPSAMFailed, ErrPSAMAside and
+// ErrBadFormat.
+func (c *Card) Doubt() error { return c.doubt }
+
+// reading is one attempt to read a card.
+type reading struct {
+	card    *Card
+	profile *Profile
+	fci     []byte            // what the application says of itself; empty without a PSAM
+	values  map[string][]byte // of the items, by name
+	refused *File             // the file the card kept closed, nil if none
+	level   attendance.CardLevel
 }
 
-func (c *Card) selectApplication(ctx context.Context, p *Profile) error {
-	err := c.tell(ctx, slices.Concat([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(p.AID))}, p.AID))
+func (c *Card) readOnce(ctx context.Context, p *Profile) (cred attendance.Credential, err error) {
+	c.doubt = nil
+	r := &reading{card: c, profile: p, values: map[string][]byte{}, level: attendance.LevelFile}
+	if err := r.selectApplication(ctx); err != nil {
+		return cred, fmt.Errorf("selecting the application: %w", err)
+	}
+	for i := range p.Files {
+		f := &p.Files[i]
+		if f.Fallback && r.refused == nil {
+			continue
+		}
+		if err := r.readFile(ctx, f); err != nil {
+			return cred, err
+		}
+	}
+	if c.PSAM != nil {
+		if c.doubt, err = r.earn(ctx); err != nil {
+			return cred, err
+		}
+	}
+	if cred, err = credential(r.values); err != nil {
+		return cred, err
+	}
+	cred.Level = r.level
+	if c.Today != "" && cred.ValidTo != "" && cred.ValidTo < c.Today {
+		return cred, ErrExpired
+	}
+	return cred, nil
+}
+
+// selectApplication selects what the profile names. The answer, which costs a
+// contact card 40 ms, is fetched only for a PSAM: it names the card's cipher.
+func (r *reading) selectApplication(ctx context.Context) (err error) {
+	command := slices.Concat([]byte{0x00, 0xA4, 0x04, 0x00, byte(len(r.profile.AID))}, r.profile.AID)
+	if r.card.PSAM == nil {
+		err = r.card.tell(ctx, command)
+	} else {
+		r.fci, err = r.card.send(ctx, command)
+	}
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		status.kind = selectMeaning(status)
 	}
 	return err
+}
+
+// earn raises the level with the PSAM as far as the card goes along, and reads
+// the file that it kept closed. What stays below is a doubt and no error.
+func (r *reading) earn(ctx context.Context) (doubt, err error) {
+	f, err := r.factors()
+	if err != nil {
+		return err, nil
+	}
+	keys := r.card.PSAM.cfg
+	if !keys.Open.none() && (r.refused != nil || r.locks()) {
+		if doubt, err := r.card.open(ctx, f); doubt != nil || err != nil {
+			return doubt, err
+		}
+		if err := r.reopened(ctx); err != nil {
+			return nil, err
+		}
+		if r.refused != nil {
+			return ErrNotOpened, nil
+		}
+		r.level = attendance.LevelOpened
+	}
+	if keys.Prove.none() {
+		return nil, nil
+	}
+	if doubt, err := r.card.prove(ctx, f); doubt != nil || err != nil {
+		return doubt, err
+	}
+	r.level = attendance.LevelAuthenticated
+	return nil, nil
+}
+
+// factors gathers what the card's own keys are derived by.
+func (r *reading) factors() (f factors, err error) {
+	algorithm, err := cipherOf(r.fci)
+	if err != nil {
+		return f, err
+	}
+	if algorithm != tripleDES {
+		return f, fmt.Errorf("%w: algorithm %02X", ErrAlgorithm, algorithm)
+	}
+	historical, err := historicalBytes(r.card.ATR)
+	if err != nil {
+		return f, err
+	}
+	if len(historical) < len(f.card) {
+		return f, fmt.Errorf("answer to reset: %d historical bytes, must be 8 or more: %w", len(historical), ErrBadFormat)
+	}
+	ident := fmt.Sprintf("%X", r.values["card_ident"])
+	if len(ident) < 6 {
+		return f, fmt.Errorf("card identification code was not read: %w", ErrBadFormat)
+	}
+	f.card = [8]byte(historical[len(historical)-len(f.card):])
+	f.region = [8]byte(append([]byte(ident[:6]), 's', 'x'))
+	return f, nil
+}
+
+// locks reports whether the card is of a version that keeps its holder's file
+// closed, 3.00 or later. One that shows it nevertheless is asked all the same.
+func (r *reading) locks() bool {
+	version, err := parseText(r.values["spec_version"])
+	return err == nil && version >= "3"
+}
+
+// reopened reads the file that was closed before.
+func (r *reading) reopened(ctx context.Context) error {
+	f := r.refused
+	r.refused = nil
+	if f == nil {
+		return nil
+	}
+	return r.readFile(ctx, f)
 }
 
 // selectMeaning judges the answer to the selection of an application: a card
@@ -62,28 +174,29 @@ func selectMeaning(status *StatusError) error {
 	return ErrUnsupportedCard
 }
 
-// readFile reads the items of a file that a credential has room for into
-// values, by name.
-func (c *Card) readFile(ctx context.Context, p *Profile, f *File, values map[string][]byte) error {
-	open := openFile{card: c, profile: p, file: f, ways: f.ways(p)}
+// readFile reads the items of a file that a credential has room for.
+func (r *reading) readFile(ctx context.Context, f *File) error {
+	open := openFile{card: r.card, profile: r.profile, file: f, ways: f.ways(r.profile)}
 	for i := range f.Items {
 		it := &f.Items[i]
-		if !wanted(it, values) {
+		if !wanted(it, r.values) {
 			continue
 		}
 		value, err := open.read(ctx, it)
 		refused := errors.Is(err, ErrAccessRefused)
 		switch {
 		case refused && f.MayRefuse:
+			r.refused = f
 			return nil
 		case !it.Required && (refused || absent(err)):
 			// A card may go without it.
 		case err != nil:
 			return fmt.Errorf("reading %s of %s: %w", it.Name, f.ID, err)
 		case !blank(value):
-			values[it.Name] = value
+			r.values[it.Name] = value
 		case it.Required && f.MayRefuse:
 			// Some cards give blank records instead of a refusal.
+			r.refused = f
 			return nil
 		case it.Required:
 			return fmt.Errorf("reading %s of %s: blank: %w", it.Name, f.ID, ErrBadFormat)
@@ -163,12 +276,12 @@ func (o *openFile) readAddressed(ctx context.Context, it *Item, w way) ([]byte, 
 		}
 		o.selected = true
 	}
-	return o.card.readRecord(ctx, o.file, it, w)
+	return o.card.readRecord(ctx, o.file, it, w, o.profile.Le)
 }
 
 // readRecord reads one record and gives its value. A record is tag, length and
 // value; READ RECORD is ISO 7816-4 7.3.3.
-func (c *Card) readRecord(ctx context.Context, f *File, it *Item, w way) ([]byte, error) {
+func (c *Card) readRecord(ctx context.Context, f *File, it *Item, w way, le Length) ([]byte, error) {
 	p1, p2 := it.Tag[0], byte(0)
 	if w.by == ByNumber {
 		p1, p2 = it.Rec, 4
@@ -176,7 +289,14 @@ func (c *Card) readRecord(ctx context.Context, f *File, it *Item, w way) ([]byte
 	if w.short {
 		p2 |= f.SFI << 3
 	}
-	record, err := c.send(ctx, []byte{0x00, 0xB2, p1, p2, byte(it.Len + 2)})
+	length := it.Len + 2
+	switch le {
+	case LengthValue:
+		length = it.Len
+	case LengthMaximum:
+		length = 0
+	}
+	record, err := c.send(ctx, []byte{0x00, 0xB2, p1, p2, byte(length)})
 	if err != nil {
 		return nil, err
 	}
@@ -208,10 +328,12 @@ func absent(err error) bool {
 // what it does not is left out if it makes no sense, for an issuer's slip in a
 // date must not keep anyone out of class.
 func credential(values map[string][]byte) (attendance.Credential, error) {
-	cred := attendance.Credential{Kind: attendance.KindSSC, Level: attendance.LevelFile}
+	cred := attendance.Credential{Kind: attendance.KindSSC}
 	var err error
-	if cred.Ident, err = ParseCardIdent(fmt.Sprintf("%X", values["card_ident"])); err != nil {
-		return cred, err
+	if value := values["card_ident"]; value != nil {
+		if cred.Ident, err = ParseCardIdent(fmt.Sprintf("%X", value)); err != nil {
+			return cred, err
+		}
 	}
 	if cred.Spec, err = parseText(values["spec_version"]); err != nil {
 		return cred, fmt.Errorf("specification version: %w", err)
@@ -228,6 +350,9 @@ func credential(values map[string][]byte) (attendance.Credential, error) {
 		if cred.PersonNo, err = ParsePersonNo(text); err != nil {
 			return cred, fmt.Errorf("person number: %w", err)
 		}
+	}
+	if cred.Ident.IsZero() && cred.PersonNo.IsZero() {
+		return cred, fmt.Errorf("no number that names the card or its holder: %w", ErrBadFormat)
 	}
 	if value := values["name"]; value != nil {
 		name, err := parseName(slices.Concat(value, values["name_ext"]))

@@ -23,6 +23,7 @@ var (
 	ErrCardBlocked     = errors.New("the card is locked by its issuer")
 	ErrBadFormat       = errors.New("the card gave unusable data: insert it again")
 	ErrBadNumber       = errors.New("a number on the card fails its check")
+	ErrExpired         = errors.New("the card is past its date: its holder needs a new one")
 	ErrTimeout         = errors.New("reading the card took too long: insert it again")
 )
 
@@ -64,6 +65,7 @@ var faults = []struct {
 	{ErrAccessRefused, attendance.FaultUnsupported},
 	{ErrCardBlocked, attendance.FaultBlocked},
 	{ErrBadNumber, attendance.FaultBadNumber},
+	{ErrExpired, attendance.FaultExpired},
 	{ErrTimeout, attendance.FaultTimeout},
 	{ErrReaderHung, attendance.FaultTimeout},
 	{ErrReaderBusy, attendance.FaultUnreadable},

@@ -18,6 +18,7 @@ type Profile struct {
 	AID        Hex         `json:"aid"`         // application to select by name, 5 to 16 bytes
 	SelectFile Hex         `json:"select_file"` // header of the command that selects a file: CLA INS P1 P2
 	ReadBy     []Addressed `json:"read_by"`     // ways to address a record, the preferred first
+	Le         Length      `json:"le"`          // what READ RECORD asks for; empty means the record
 	Files      []File      `json:"files"`       // in reading order
 }
 
@@ -27,6 +28,7 @@ type File struct {
 	FID       Hex    `json:"fid"`        // file identifier, 2 bytes
 	SFI       byte   `json:"sfi"`        // short file identifier, 1 to 30; 0 if it has none
 	MayRefuse bool   `json:"may_refuse"` // a refusal makes the credential partial instead of failing it
+	Fallback  bool   `json:"fallback"`   // read only if a file before it was refused
 	Items     []Item `json:"items"`      // in reading order
 }
 
@@ -49,6 +51,16 @@ const (
 	ByNumber Addressed = "number"
 )
 
+// Length is a habit of asking for a record's length. A T=0 card answers any but
+// the first with the right one (6Cxx), which costs an exchange.
+type Length string
+
+const (
+	LengthRecord  Length = "record"  // tag, length and value
+	LengthValue   Length = "value"   // the value only
+	LengthMaximum Length = "maximum" // 00: whatever there is
+)
+
 // Hex is bytes that JSON writes as hexadecimal digits.
 type Hex []byte
 
@@ -65,10 +77,21 @@ func (h *Hex) UnmarshalText(text []byte) error {
 //go:embed profiles/cn-ssc.json
 var cnSSC []byte
 
+//go:embed profiles/cn-ssc-short.json
+var cnSSCShort []byte
+
 // SocialSecurityCard gives the profile "cn-ssc": the public application of the
 // social security card (社会保障卡) as most regions issue it.
-func SocialSecurityCard() *Profile {
-	p, err := ParseProfile(cnSSC)
+func SocialSecurityCard() *Profile { return builtIn(cnSSC) }
+
+// SocialSecurityCardShort gives the profile "cn-ssc-short": person number and
+// name only, in three exchanges, and the card's own numbers only where these
+// are refused. It saves a contact card 90 ms, and finds nobody whom the roster
+// knows by a number of the card alone; it does not see a card's date either.
+func SocialSecurityCardShort() *Profile { return builtIn(cnSSCShort) }
+
+func builtIn(text []byte) *Profile {
+	p, err := ParseProfile(text)
 	if err != nil {
 		panic("reader: " + err.Error())
 	}
@@ -124,9 +147,20 @@ func (p *Profile) check() error {
 			return fmt.Errorf("read_by: %q: must be tag or number, once each", by)
 		}
 	}
+	if p.Le == "" {
+		p.Le = LengthRecord
+	}
+	if !slices.Contains([]Length{LengthRecord, LengthValue, LengthMaximum}, p.Le) {
+		return fmt.Errorf("le: %q: must be record, value or maximum", p.Le)
+	}
 	names := map[string]bool{}
+	refusable := false
 	for i := range p.Files {
 		f := &p.Files[i]
+		if f.Fallback && !refusable {
+			return fmt.Errorf("file %q: fallback: no file before it may refuse", f.ID)
+		}
+		refusable = refusable || f.MayRefuse
 		if err := f.check(p.ReadBy, names); err != nil {
 			return fmt.Errorf("file %q: %w", f.ID, err)
 		}
