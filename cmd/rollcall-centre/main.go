@@ -33,6 +33,8 @@ const usage = `rollcall-centre takes in attendance records and sends class packa
   rollcall-centre serve   -config FILE [-debug]              take in records until told to stop
   rollcall-centre records -config FILE [-terminal ID] [-all] [-json]
                                                              list what is stored
+  rollcall-centre code    -config FILE -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
+                                                             print a class code, which stands in for a card once
 
 FILE is a TOML file, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN and ROSTER.
 `
@@ -90,6 +92,9 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 	case "serve":
 		debug := c.flags.Bool("debug", false, "")
 		return func(ctx context.Context) error { return c.serve(ctx, *debug) }, nil
+	case "code":
+		f := c.codeFlags()
+		return func(ctx context.Context) error { return c.code(ctx, f) }, nil
 	case "records":
 		terminal, all, asJSON := c.flags.String("terminal", "", ""), c.flags.Bool("all", false, ""), c.flags.Bool("json", false, "")
 		return func(ctx context.Context) error { return c.records(ctx, chain.TerminalID(*terminal), *all, *asJSON) }, nil

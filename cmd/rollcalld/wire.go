@@ -75,6 +75,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 		Taps:   d.taps,
 		Roster: d.packages.roster.Load,
 		Book:   d.book,
+		Code:   codeOpener(trust, d.admission.Terminal),
 		Now:    d.clock.Now,
 		Log:    log,
 	}))
