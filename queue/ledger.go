@@ -431,6 +431,22 @@ func (g *group) stored(i int) attendance.Stored {
 	return attendance.Stored{Seq: uint64(first) + uint64(i), Code: g.hashes[i].Short()}
 }
 
+// Batch gives the payload of one uplink message (chain.FormBatch): the lines
+// after a record, ending at one that a head covers, and the last of them. It
+// is nil when there are none. Limits under one commit are exceeded, those of
+// chain.MaxBatchRecords and chain.MaxBatchBytes never.
+func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error) {
+	r, err := l.run(after, maxRecords, maxBytes)
+	if err != nil || len(r.lines) == 0 {
+		return nil, after, err
+	}
+	last = after + chain.Seq(len(r.lines))
+	if _, err := chain.OpenHead(l.cfg.Key.Public(), r.head); err != nil {
+		return nil, after, damaged(l.path, fmt.Errorf("the head of record %d: %w", last, err))
+	}
+	return chain.FormBatch(r.lines, r.head), last, nil
+}
+
 // Status says where the ledger stands.
 func (l *Ledger) Status() Status {
 	l.mu.Lock()

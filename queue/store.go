@@ -75,8 +75,7 @@ func openStore(path string, readOnly bool) (*Store, error) {
 			ReadOnly:     readOnly,
 			FreelistType: bbolt.FreelistMapType,
 			OpenFile: func(name string, _ int, perm os.FileMode) (*os.File, error) {
-				// Without O_CREATE, and kept so that a panic inside bbolt does
-				// not leave the lock behind.
+				// Without O_CREATE.
 				flag := os.O_RDWR
 				if readOnly {
 					flag = os.O_RDONLY
@@ -95,6 +94,9 @@ func openStore(path string, readOnly bool) (*Store, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, ErrInUse)
 	}
 	if file != nil {
+		// After a panic bbolt's mapping of the file is left, and closing alone
+		// would leave the lock with it.
+		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
 		_ = file.Close()
 	}
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
@@ -213,18 +215,6 @@ func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
 	return nil
 }
 
-// Batch gives the payload of one uplink message (chain.FormBatch): the lines
-// after a record, ending at one that a head covers, and the last of them. It
-// is nil when there are none. Limits under one commit are exceeded, those of
-// chain.MaxBatchRecords and chain.MaxBatchBytes never.
-func (s *Store) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error) {
-	r, err := s.run(after, maxRecords, maxBytes)
-	if err != nil || r.head == nil {
-		return nil, after, err
-	}
-	return chain.FormBatch(r.lines, r.head), after + chain.Seq(len(r.lines)), nil
-}
-
 // run is consecutive lines and the head that covers the last of them. Head is
 // nil only in a file that somebody cut: then lines run to its end.
 type run struct {
@@ -243,6 +233,9 @@ func (s *Store) run(after chain.Seq, maxRecords, maxBytes int) (run, error) {
 			size += len(line) + 1
 			if covered > 0 && (len(r.lines) >= maxRecords || size+len(head) > maxBytes) {
 				break
+			}
+			if !bytes.Equal(key, seqKey(after+1+chain.Seq(len(r.lines)))) {
+				return fmt.Errorf("%w: record %d is not where it should be", ErrDamaged, after+1+chain.Seq(len(r.lines)))
 			}
 			r.lines = append(r.lines, bytes.Clone(line))
 			if head != nil {
@@ -284,17 +277,25 @@ type tail struct {
 
 // check hashes every line and compares it with what the next one says, up to
 // the last, which a head by pub must cover. So every byte of every line is
-// checked; bodies are not parsed (30 times faster, and a line that hashes
-// right was parsed when it was written).
+// checked; bodies are not parsed (a line that hashes right was parsed when it
+// was written). Lines and heads are looked up one by one and counted too,
+// because a damaged page may lead a search astray and a walk not. Of heads
+// before the last the signature is checked when they are sent.
 func (s *Store) check(pub crypto.PublicKey) (t tail, err error) {
 	err = s.view(func(lines, heads, state *bbolt.Bucket) error {
 		t.log = chain.LogID(state.Get(stateLog))
-		c := lines.Cursor()
-		for key, line := c.First(); key != nil; key, line = c.Next() {
-			if !bytes.Equal(key, seqKey(t.seq+1)) || !bytes.HasPrefix(line, linePrefix(t)) {
+		found := 0
+		for line := lines.Get(seqKey(1)); line != nil; line = lines.Get(seqKey(t.seq + 1)) {
+			if !bytes.HasPrefix(line, linePrefix(t)) {
 				return fmt.Errorf("%w: record %d does not follow the one before it", ErrDamaged, t.seq+1)
 			}
 			t.seq, t.hash = t.seq+1, chain.HashLine(line)
+			if heads.Get(seqKey(t.seq)) != nil {
+				found++
+			}
+		}
+		if count(lines) != int(t.seq) || count(heads) != found {
+			return fmt.Errorf("%w: records or heads after %d cannot be reached", ErrDamaged, t.seq)
 		}
 		head, err := chain.OpenHead(pub, heads.Get(seqKey(t.seq)))
 		if err != nil || head.Log != t.log || head.Seq != t.seq || head.Hash != t.hash {
@@ -303,6 +304,14 @@ func (s *Store) check(pub crypto.PublicKey) (t tail, err error) {
 		return nil
 	})
 	return t, err
+}
+
+func count(b *bbolt.Bucket) (n int) {
+	c := b.Cursor()
+	for key, _ := c.First(); key != nil; key, _ = c.Next() {
+		n++
+	}
+	return n
 }
 
 // linePrefix is how the line after t begins.
