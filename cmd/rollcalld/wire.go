@@ -53,6 +53,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 	if err = d.recall(trust); err != nil {
 		return nil, err
 	}
+	cfg.Panel.Zone = zone
 	if d.panel, err = panel.New(cfg.Panel, d.health, log); err != nil {
 		return nil, err
 	}

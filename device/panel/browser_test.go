@@ -364,6 +364,21 @@ func TestAHostileNameIsText(t *testing.T) {
 	}
 }
 
+func TestClockShowsTheTimeThatRecordsCarry(t *testing.T) {
+	for _, name := range []string{"Asia/Shanghai", "America/Los_Angeles"} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		p := newPanel(t, Config{Zone: zone})
+		run(t, p)
+		page := openTab(t, 1280, 800, "http://"+p.Addr().String())
+		p.Show(attendance.Screen{State: attendance.ScreenIdle})
+		page.waitFor(p)
+		before := time.Now().In(zone).Format("15:04")
+		shown := eval[string](page, "document.getElementById('time').textContent")
+		assert.Contains(t, []string{before, time.Now().In(zone).Format("15:04")}, shown, name)
+	}
+}
+
 func TestTheMirrorShowsTheNewestPicture(t *testing.T) {
 	p := newPanel(t, Config{})
 	run(t, p)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -93,7 +94,7 @@ func renderHTML(cfg Config) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	err = tmpl.Execute(&out, map[string]any{
-		"Language": cfg.Language, "Quiet": cfg.Quiet, "Texts": texts, "Icons": icons, "Badges": badges,
+		"Language": cfg.Language, "Quiet": cfg.Quiet, "Zone": zoneName(cfg.Zone), "Texts": texts, "Icons": icons, "Badges": badges,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rendering the page: %w", err)
@@ -144,4 +145,12 @@ func tidy(name string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// zoneName names a zone as browsers know it; "" is the browser's own.
+func zoneName(zone *time.Location) string {
+	if zone == nil || zone == time.Local {
+		return ""
+	}
+	return zone.String()
 }

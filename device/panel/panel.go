@@ -25,6 +25,10 @@ type Config struct {
 	// Quiet turns the short tones off. Default false; tones also need a browser
 	// started with --autoplay-policy=no-user-gesture-required.
 	Quiet bool `toml:"quiet"`
+
+	// Zone is the time zone of the clock on the page, so that it shows the time
+	// that records carry. Nil leaves it to the browser.
+	Zone *time.Location `toml:"-"`
 }
 
 func (c Config) withDefaults() Config {

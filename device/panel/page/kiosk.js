@@ -95,11 +95,14 @@ function fit() {
   }
 }
 
+// The terminal's time zone, not the browser's: records carry it.
+const clock = new Intl.DateTimeFormat('en-GB', {
+  hour: '2-digit', minute: '2-digit', timeZone: root.dataset.zone || undefined,
+});
+
 // A wrong time is not shown.
 function drawTime() {
-  const now = new Date();
-  const two = (n) => String(n).padStart(2, '0');
-  put('time', badges.clock ? '' : `${two(now.getHours())}:${two(now.getMinutes())}`);
+  put('time', badges.clock ? '' : clock.format(new Date()));
 }
 
 // --- advice: the newest, but each stands long enough to be read
