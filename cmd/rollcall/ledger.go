@@ -100,19 +100,19 @@ func verify(r io.Reader, trust *chain.Trust) ([]chain.Epoch, error) {
 	lines := bufio.NewReaderSize(r, 2*chain.MaxLine)
 	for {
 		line, err := lines.ReadSlice('\n')
-		if len(bytes.TrimSpace(line)) > 0 {
-			if err := v.Line(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, fmt.Errorf("%w: a line longer than any record: this is no ledger", errFound)
+		case err != nil && !errors.Is(err, io.EOF):
+			return nil, fmt.Errorf("reading the ledger: %w", err)
+		}
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 {
+			if err := v.Line(line); err != nil {
 				return nil, fmt.Errorf("%w: %w", errFound, err)
 			}
 		}
-		switch {
-		case err == nil:
-		case errors.Is(err, io.EOF):
+		if err != nil {
 			return report(v)
-		case errors.Is(err, bufio.ErrBufferFull):
-			return nil, fmt.Errorf("%w: a line longer than any record: this is no ledger", errFound)
-		default:
-			return nil, fmt.Errorf("reading the ledger: %w", err)
 		}
 	}
 }
