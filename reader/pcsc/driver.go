@@ -1,5 +1,3 @@
-//go:build cgo
-
 package pcsc
 
 import (
@@ -7,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ebfe/scard"
-
 	"rollcall/attendance"
+	"rollcall/device"
 	"rollcall/reader"
 )
 
@@ -26,7 +21,9 @@ type Driver struct {
 	report  Report
 	profile *reader.Profile
 
-	hung atomic.Int32 // calls into PC/SC that were given up and have not returned
+	hung atomic.Int32                // calls into PC/SC that were given up and have not returned
+	psam atomic.Pointer[moduleInUse] // nil while there is none
+	down bool                        // the service was reported as down; owned by Run
 }
 
 // New checks cfg; it opens nothing. now is the clock that taps carry.
@@ -38,62 +35,56 @@ func New(cfg Config, now func() time.Time, log *slog.Logger, report Report) (*Dr
 	return &Driver{cfg: cfg, now: now, log: log, report: report, profile: reader.SocialSecurityCard()}, nil
 }
 
+// Hung gives how many calls into PC/SC were given up and have not come back.
+// Each holds a thread. Any goroutine may ask.
+func (d *Driver) Hung() int { return int(d.hung.Load()) }
+
 // Run sends taps until ctx ends, and then returns nil, at the latest when the
-// command in hand has reached its limit. A missing or dying pcscd is reported
-// and tried again. When nobody takes the taps, the readers concerned wait, each
-// with one tap in hand; nothing is dropped, but of the cards that came and went
-// meanwhile only the last is read. The one error is ErrTooManyHung; calls
+// command in hand has reached its limit. A pcscd that is missing, dies or stops
+// answering is reported and awaited. When nobody takes the taps, the readers
+// concerned wait, each with one tap in hand; nothing is dropped, but of the
+// cards that came and went meanwhile only the last is read. It gives up only on
+// what does not heal: ErrTooManyHung, and a program built without PC/SC. Calls
 // that hang then, or at the end of ctx, are left behind.
 func (d *Driver) Run(ctx context.Context, taps chan<- attendance.Tap) error {
-	var pause pause
-	for down := false; ; {
-		err := d.serve(ctx, taps, func() {
-			d.log.Info("smart card service is up")
-			d.report("", nil)
-			pause.reset()
-			down = false
-		})
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errors.Is(err, ErrTooManyHung) {
-			return err
-		}
-		if !down {
-			d.log.Warn("smart card service is down", "err", err)
-			d.report("", err)
-			down = true
-		}
-		pause.wait(ctx)
+	reopen := device.ReopenConfig{
+		First: 250 * time.Millisecond,
+		Max:   2 * time.Second,
+		Lost:  func(err error, _ time.Duration) { d.serviceDown(err) },
 	}
+	return device.Reopen(ctx, reopen, func(ctx context.Context) error { return d.serve(ctx, taps) })
+}
+
+func (d *Driver) serviceDown(err error) {
+	if !d.down {
+		d.down = true
+		d.log.Warn("smart card service is down", "err", err, "hung", d.Hung())
+		d.report("", err)
+	}
+}
+
+func (d *Driver) serviceUp() {
+	d.down = false
+	d.log.Info("smart card service is up", "hung", d.Hung())
+	d.report("", nil)
 }
 
 // serve works with one incarnation of pcscd until that ends or ctx does.
-func (d *Driver) serve(ctx context.Context, taps chan<- attendance.Tap, up func()) error {
-	pcsc, err := d.establish()
+func (d *Driver) serve(ctx context.Context, taps chan<- attendance.Tap) error {
+	pcsc, err := patiently(ctx, d, d.cfg.CommandLimit, d.cfg.Binding.Establish, releaseLate)
 	if err != nil {
 		return err
 	}
-	defer pcsc.Release()
-	up()
-	stop := context.AfterFunc(ctx, func() { pcsc.Cancel() })
+	d.serviceUp()
+	stop := context.AfterFunc(ctx, func() { _ = pcsc.Cancel() })
 	defer stop()
-	w := watcher{driver: d, pcsc: pcsc, taps: taps, slots: map[string]*slot{}}
+	w := newWatcher(d, pcsc, taps)
 	err = w.watch(ctx)
 	w.end(err)
-	return err
-}
-
-func (d *Driver) establish() (*scard.Context, error) {
-	pcsc, err := within(d, scard.EstablishContext, func(late *scard.Context) {
-		if late != nil {
-			late.Release()
-		}
-	})
-	if errors.Is(err, reader.ErrReaderHung) {
-		err = fmt.Errorf("pcscd does not answer: %w", reader.ErrServiceDown)
+	if !errors.Is(err, errLeft) {
+		d.release(pcsc)
 	}
-	return pcsc, err
+	return err
 }
 
 // within makes one call into PC/SC, which may block for ever, and waits for it
@@ -101,15 +92,7 @@ func (d *Driver) establish() (*scard.Context, error) {
 // gives ErrReaderHung and counts as hung, and late gets what it returns in the
 // end.
 func within[T any](d *Driver, call func() (T, error), late func(T)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := call()
-		done <- result{value, err}
-	}()
+	done := begin(call)
 	limit := time.NewTimer(d.cfg.CommandLimit)
 	defer limit.Stop()
 	select {
@@ -117,154 +100,73 @@ func within[T any](d *Driver, call func() (T, error), late func(T)) (T, error) {
 		return r.value, meaning(r.err)
 	case <-limit.C:
 	}
-	d.hung.Add(1)
+	leave(d, done, late)
+	var none T
+	return none, reader.ErrReaderHung
+}
+
+// patiently makes one call of the watcher. A pcscd that is stopped and not dead
+// holds it, and would hold another just as well: so a call that takes longer
+// than limit is reported, and awaited all the same. Only the end of ctx gives
+// it up.
+func patiently[T any](ctx context.Context, d *Driver, limit time.Duration, call func() (T, error), late func(T)) (T, error) {
+	done := begin(call)
+	overdue := time.NewTimer(limit)
+	defer overdue.Stop()
+	select {
+	case r := <-done:
+		return r.value, meaning(r.err)
+	case <-overdue.C:
+	}
+	if ctx.Err() == nil {
+		d.serviceDown(fmt.Errorf("pcscd does not answer: %w", reader.ErrServiceDown))
+	}
+	select {
+	case r := <-done:
+		return r.value, meaning(r.err)
+	case <-ctx.Done():
+	}
+	leave(d, done, late)
+	var none T
+	return none, errLeft
+}
+
+// errLeft is the end of a call that was left behind at the end of ctx.
+var errLeft = errors.New("left behind")
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+func begin[T any](call func() (T, error)) <-chan result[T] {
+	done := make(chan result[T], 1)
+	go func() {
+		value, err := call()
+		done <- result[T]{value, err}
+	}()
+	return done
+}
+
+// leave counts a call as hung until it returns, and hands what it returned to
+// late.
+func leave[T any](d *Driver, done <-chan result[T], late func(T)) {
+	d.log.Warn("a call to the smart card service hangs", "hung", d.hung.Add(1))
 	go func() {
 		r := <-done
 		late(r.value)
 		d.hung.Add(-1)
 	}()
-	var none T
-	return none, reader.ErrReaderHung
 }
 
-// waiting serialises the waits of the whole process: the binding keeps the C
-// copy of a reader's name in one table, and a second wait would free the name
-// that the first still uses.
-var waiting sync.Mutex
-
-// pnp is the pseudo reader that changes when readers come or go.
-const pnp = `\\?PnP?\Notification`
-
-const (
-	waitLimit   = time.Second     // a lost Cancel costs no more than this
-	relistEvery = 3 * time.Second // pnp misses a reader when two come at once
-)
-
-// watcher is the one goroutine that waits for changes. It hands them to one
-// slot per reader, which does the slow work.
-type watcher struct {
-	driver *Driver
-	pcsc   *scard.Context
-	taps   chan<- attendance.Tap
-	slots  map[string]*slot
-	states []scard.ReaderState // pnp, then one for each slot
-	busy   sync.WaitGroup      // the goroutines of the slots
+// release ends a conversation; a service that hangs may hold even that.
+func (d *Driver) release(pcsc Context) {
+	_, _ = within(d, func() (struct{}, error) { return struct{}{}, pcsc.Release() }, func(struct{}) {})
 }
 
-// watch returns when the service is lost, when too many calls hang, or when ctx
-// ends.
-func (w *watcher) watch(ctx context.Context) error {
-	w.states = []scard.ReaderState{{Reader: pnp}}
-	var listed time.Time
-	for ctx.Err() == nil {
-		if w.driver.hung.Load() > int32(w.driver.cfg.MaxHung) {
-			return ErrTooManyHung
-		}
-		if time.Since(listed) >= relistEvery {
-			if err := w.list(ctx); err != nil {
-				return err
-			}
-			listed = time.Now()
-		}
-		waiting.Lock()
-		err := w.pcsc.GetStatusChange(w.states, waitLimit)
-		waiting.Unlock()
-		switch err {
-		case nil:
-			if w.dispatch() {
-				listed = time.Time{}
-			}
-		case scard.ErrUnknownReader:
-			listed = time.Time{}
-		case scard.ErrTimeout, scard.ErrCancelled:
-		default:
-			return meaning(err)
-		}
-	}
-	return ctx.Err()
-}
-
-// list brings slots and states in line with the readers that are there.
-func (w *watcher) list(ctx context.Context) error {
-	names, err := w.pcsc.ListReaders()
-	if err != nil && err != scard.ErrNoReadersAvailable {
-		return meaning(err)
-	}
-	there := map[string]bool{}
-	for _, name := range names {
-		there[name] = true
-		if w.slots[name] == nil {
-			w.add(ctx, name)
-		}
-	}
-	states := w.states[:1]
-	for _, state := range w.states[1:] {
-		if there[state.Reader] {
-			states = append(states, state)
-			continue
-		}
-		w.slots[state.Reader].end(reader.ErrReaderGone)
-		delete(w.slots, state.Reader)
-	}
-	w.states = states
-	return nil
-}
-
-func (w *watcher) add(ctx context.Context, name string) {
-	s := &slot{driver: w.driver, name: name, taps: w.taps, inbox: make(chan presence, 1)}
-	w.slots[name] = s
-	w.states = append(w.states, scard.ReaderState{Reader: name})
-	w.driver.log.Info("card reader is there", "reader", name)
-	w.driver.report(name, nil)
-	w.busy.Go(func() { s.run(ctx) })
-}
-
-// dispatch hands what has changed to the slots and reports whether readers came
-// or went.
-func (w *watcher) dispatch() (relist bool) {
-	at := w.driver.now()
-	for i := range w.states {
-		state := &w.states[i]
-		if state.EventState&scard.StateChanged == 0 {
-			continue
-		}
-		state.CurrentState = state.EventState &^ scard.StateChanged
-		gone := state.EventState&(scard.StateUnknown|scard.StateIgnore|scard.StateUnavailable) != 0
-		if i == 0 || gone {
-			relist = true
-		}
-		if i > 0 {
-			w.slots[state.Reader].post(presence{
-				present: !gone && state.EventState&scard.StatePresent != 0,
-				count:   uint16(state.EventState >> 16),
-				at:      at,
-			})
-		}
-	}
-	return relist
-}
-
-// end ends all slots and waits for them.
-func (w *watcher) end(cause error) {
-	for _, s := range w.slots {
-		s.end(cause)
-	}
-	w.busy.Wait()
-}
-
-// pause is the growing wait between two attempts to reach the service.
-type pause struct{ next time.Duration }
-
-func (p *pause) reset() { p.next = 0 }
-
-// wait waits from a quarter of a second, twice as long each time, up to two
-// seconds, with a fifth of jitter, or until ctx ends.
-func (p *pause) wait(ctx context.Context) {
-	p.next = min(max(2*p.next, 250*time.Millisecond), 2*time.Second)
-	t := time.NewTimer(p.next - rand.N(p.next/5))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+// releaseLate ends the conversation that a call gave which was left.
+func releaseLate(pcsc Context) {
+	if pcsc != nil {
+		_ = pcsc.Release()
 	}
 }

@@ -1,5 +1,3 @@
-//go:build cgo
-
 package pcsc
 
 import (
@@ -8,94 +6,210 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ebfe/scard"
-
 	"rollcall/attendance"
 	"rollcall/reader"
 )
 
-// presence is what the watcher saw at a reader.
-type presence struct {
-	present bool
-	count   uint16 // insertions and removals so far: another count is another card
-	at      time.Time
-}
-
-// slot is one reader. Its goroutine owns everything but inbox, which the
-// watcher fills.
+// slot is a reader for trainees' cards. Its goroutine owns what follows inbox.
 type slot struct {
 	driver *Driver
 	name   string
 	taps   chan<- attendance.Tap
-	inbox  chan presence // holds the latest state only
+	twin   *twin         // nil for a device with one slot
+	again  chan struct{} // by twin: claim the card again
+	inbox
 
-	pcsc *scard.Context // nil until the first card, and after a hung call
-	down bool           // reported as hung or busy
+	line   line
+	down   bool            // reported as hung or busy
+	card   presence        // in the slot; not present: empty
+	tapped bool            // CardSeen was given for it
+	spent  bool            // it gives none: the device's other slot had it
+	later  *time.Timer     // when a card in its cool-down is to be read
+	recent map[string]turn // by ATR, the cards of the last cool-down
+	next   *presence       // taken from the inbox too early
 }
 
-// post replaces a state that the slot had no time for yet. Only the watcher
-// calls it, so there is room after the first step.
-func (s *slot) post(p presence) {
-	select {
-	case <-s.inbox:
-	default:
-	}
-	s.inbox <- p
+// turn is a card's last time in a slot.
+type turn struct {
+	seen, left time.Time // left is zero while it is in
+	chance     bool      // it failed, and may come back at once
+	last       bool      // that was its second chance
 }
 
-// end makes run return: the reader is gone, or the service with all readers.
-func (s *slot) end(cause error) {
-	select {
-	case <-s.inbox:
-	default:
+func newSlot(d *Driver, name string, taps chan<- attendance.Tap, twin *twin) *slot {
+	later := time.NewTimer(time.Hour)
+	later.Stop()
+	return &slot{
+		driver: d, name: name, taps: taps, twin: twin, again: make(chan struct{}, 1), inbox: newInbox(),
+		line: line{driver: d, name: name}, later: later, recent: map[string]turn{},
 	}
-	close(s.inbox)
-	if errors.Is(cause, context.Canceled) {
-		return
-	}
-	s.driver.log.Warn("card reader is gone", "reader", s.name, "err", cause)
-	s.driver.report(s.name, cause)
 }
 
 // run turns states into taps until end is called.
 func (s *slot) run(ctx context.Context) {
-	defer s.drop()
-	var card presence
-	for p := range s.inbox {
-		if card.present && (!p.present || p.count != card.count) {
-			s.send(ctx, attendance.Tap{Kind: attendance.CardGone, At: p.at})
-			s.recovered()
-			card = presence{}
+	defer s.line.drop()
+	defer s.later.Stop()
+	for {
+		if s.next != nil {
+			p := *s.next
+			s.next = nil
+			s.change(ctx, p)
+			continue
 		}
-		if p.present && !card.present {
-			card = p
-			s.take(ctx, p.at)
+		select {
+		case p, open := <-s.inbox:
+			if !open {
+				s.leave(ctx, s.driver.now())
+				return
+			}
+			s.change(ctx, p)
+		case <-s.later.C:
+			s.consider(ctx)
+		case <-s.again:
+			s.consider(ctx)
 		}
-	}
-	if card.present {
-		s.send(ctx, attendance.Tap{Kind: attendance.CardGone, At: s.driver.now()})
 	}
 }
 
-// take reads the card that was just presented.
-func (s *slot) take(ctx context.Context, at time.Time) {
-	s.send(ctx, attendance.Tap{Kind: attendance.CardSeen, At: at})
+// change takes what the watcher saw.
+func (s *slot) change(ctx context.Context, p presence) {
+	if s.card.present && (!p.present || p.count != s.card.count) {
+		s.leave(ctx, p.at)
+	}
+	if p.present && !s.card.present {
+		s.card = p
+		s.consider(ctx)
+	}
+}
+
+// leave takes that the slot is empty.
+func (s *slot) leave(ctx context.Context, at time.Time) {
+	if t, ok := s.recent[s.card.atr]; ok && s.card.present {
+		t.left = time.Now()
+		s.recent[s.card.atr] = t
+	}
+	tapped := s.tapped
+	s.card, s.tapped, s.spent = presence{}, false, false
+	s.later.Stop()
+	s.twin.leave(s)
+	if tapped {
+		s.send(ctx, attendance.Tap{Kind: attendance.CardGone, At: at})
+		s.recovered()
+	}
+}
+
+// consider reads the card in the slot, if it is its turn.
+func (s *slot) consider(ctx context.Context) {
+	if !s.card.present || s.tapped || s.spent {
+		return
+	}
+	wait, turn := s.turn()
+	if wait > 0 {
+		s.later.Reset(wait)
+		return
+	}
+	switch s.twin.claim(s) {
+	case mine:
+		s.recent[s.card.atr] = turn
+		s.take(ctx)
+	case theirs:
+		s.spent = true
+	case pending:
+	}
+}
+
+// turn says how long the card still has to wait, and what to remember when it
+// is taken. The same card twice within the cool-down is somebody playing, or a
+// bad contact; but one that failed and then stayed out for a moment is an honest
+// second try, once. Waiting is measured, so by a clock that is never set.
+func (s *slot) turn() (wait time.Duration, next turn) {
+	now := time.Now()
+	for atr, t := range s.recent {
+		if now.Sub(t.seen) >= s.driver.cfg.CoolDown {
+			delete(s.recent, atr)
+		}
+	}
+	last, found := s.recent[s.card.atr]
+	if !found {
+		return 0, turn{seen: now}
+	}
+	if last.chance && !last.left.IsZero() && now.Sub(last.left) >= s.driver.cfg.Debounce {
+		return 0, turn{seen: now, last: true}
+	}
+	return s.driver.cfg.CoolDown - now.Sub(last.seen), turn{}
+}
+
+// maxBounces is how often a card may slip out and back while it is read.
+const maxBounces = 3
+
+// take reads the card, from CardSeen to CardRead or CardFailed.
+func (s *slot) take(ctx context.Context) {
+	s.tapped = true
+	s.send(ctx, attendance.Tap{Kind: attendance.CardSeen, At: s.card.at})
 	cred, err := s.read(ctx)
+	for range maxBounces {
+		if !errors.Is(err, reader.ErrCardRemoved) || !s.returns(ctx) {
+			break
+		}
+		cred, err = s.read(ctx)
+	}
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
-		fault := reader.FaultOf(err)
-		s.driver.log.Info("card not read", "reader", s.name, "fault", string(fault), "err", err)
-		if errors.Is(err, reader.ErrReaderHung) || errors.Is(err, reader.ErrReaderBusy) {
-			s.down = true
-			s.driver.report(s.name, err)
-		}
-		s.send(ctx, attendance.Tap{Kind: attendance.CardFailed, At: s.driver.now(), Fault: fault})
+		s.failed(ctx, err)
 		return
 	}
 	s.recovered()
+	s.twin.settle(s, settled)
 	s.send(ctx, attendance.Tap{Kind: attendance.CardRead, At: s.driver.now(), Credential: cred})
+}
+
+func (s *slot) failed(ctx context.Context, err error) {
+	fault := reader.FaultOf(err)
+	s.driver.log.Info("card not read", "reader", s.name, "fault", string(fault), "err", err)
+	if errors.Is(err, reader.ErrReaderHung) || errors.Is(err, reader.ErrReaderBusy) {
+		s.down = true
+		s.driver.report(s.name, err)
+	}
+	t := s.recent[s.card.atr]
+	t.chance = !t.last
+	s.recent[s.card.atr] = t
+	if fault == attendance.FaultRemoved || fault == attendance.FaultMute {
+		s.twin.settle(s, lost)
+	} else {
+		s.twin.settle(s, settled)
+	}
+	s.send(ctx, attendance.Tap{Kind: attendance.CardFailed, At: s.driver.now(), Fault: fault})
+}
+
+// returns waits whether the card that slipped out comes back at once. Another
+// card, or none, is left for run.
+func (s *slot) returns(ctx context.Context) bool {
+	t := time.NewTimer(s.driver.cfg.Debounce)
+	defer t.Stop()
+	for {
+		select {
+		case p, open := <-s.inbox:
+			switch {
+			case !open:
+				return false
+			case !p.present:
+				s.next = &p
+			case p.atr != s.card.atr:
+				s.next = &p
+				return false
+			case p.count != s.card.count:
+				s.next = nil
+				s.card.count = p.count
+				return true
+			}
+		case <-t.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // recovered takes back a report. A removal proves it too: pcscd does not see
@@ -115,22 +229,35 @@ func (s *slot) send(ctx context.Context, tap attendance.Tap) {
 	}
 }
 
-// read reads one card, with its limit. Errors wrap the sentinels of reader.
+// read reads the card, with its limit. Another program that keeps the card to
+// itself gets three more chances to let go. Errors wrap the sentinels of reader.
 func (s *slot) read(ctx context.Context) (cred attendance.Credential, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("reader %q: %w", s.name, err)
-		}
-	}()
+	const retries, apart = 3, 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, s.driver.cfg.ReadLimit)
 	defer cancel()
-	handle, err := s.connect(ctx)
+	for try := 0; ; try++ {
+		cred, err = s.readOnce(ctx)
+		if err == nil {
+			return cred, nil
+		}
+		if !errors.Is(err, reader.ErrReaderBusy) || try == retries || !pause(ctx, apart) {
+			return cred, fmt.Errorf("reader %q: %w", s.name, err)
+		}
+	}
+}
+
+func (s *slot) readOnce(ctx context.Context) (cred attendance.Credential, err error) {
+	link, err := s.line.connect()
 	if err != nil {
 		return cred, err
 	}
-	link := &link{slot: s, handle: handle}
 	defer link.close()
 	card := reader.NewCard(link)
+	card.ATR, card.Today = []byte(s.card.atr), s.driver.cfg.Today()
+	if module := s.driver.psam.Load(); module != nil {
+		card.PSAM = module.psam
+		defer module.used()
+	}
 	cred, err = card.Read(ctx, s.driver.profile)
 	if errors.Is(err, reader.ErrCardReset) {
 		if err = link.reconnect(); err == nil {
@@ -140,122 +267,14 @@ func (s *slot) read(ctx context.Context) (cred attendance.Credential, err error)
 	return cred, err
 }
 
-// connect opens the card for shared use. Another program that keeps the reader
-// to itself gets three more chances to let go.
-func (s *slot) connect(ctx context.Context) (*scard.Card, error) {
-	const retries, apart = 3, 200 * time.Millisecond
-	for try := 0; ; try++ {
-		handle, err := s.connectOnce()
-		if !errors.Is(err, reader.ErrReaderBusy) || try == retries {
-			return handle, err
-		}
-		t := time.NewTimer(apart)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil, err
-		}
+// pause waits; false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-}
-
-func (s *slot) connectOnce() (*scard.Card, error) {
-	if s.pcsc == nil {
-		pcsc, err := s.driver.establish()
-		if err != nil {
-			return nil, err
-		}
-		s.pcsc = pcsc
-	}
-	pcsc := s.pcsc
-	handle, err := call(s, func() (*scard.Card, error) {
-		return pcsc.Connect(s.name, scard.ShareShared, scard.ProtocolAny)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("connecting: %w", err)
-	}
-	// The binding panics on commands in any other protocol.
-	if p := handle.ActiveProtocol(); p != scard.ProtocolT0 && p != scard.ProtocolT1 {
-		(&link{slot: s, handle: handle}).close()
-		return nil, fmt.Errorf("connecting: protocol %d: %w", p, reader.ErrUnsupportedCard)
-	}
-	return handle, nil
-}
-
-// call makes one call on the slot's context. A context with a hung call is
-// useless from then on: it is released when the call returns, if ever.
-func call[T any](s *slot, f func() (T, error)) (T, error) {
-	pcsc := s.pcsc
-	value, err := within(s.driver, f, func(T) { pcsc.Release() })
-	if errors.Is(err, reader.ErrReaderHung) {
-		s.pcsc = nil
-	}
-	return value, err
-}
-
-// drop releases the slot's context.
-func (s *slot) drop() {
-	if s.pcsc != nil {
-		_ = s.pcsc.Release()
-		s.pcsc = nil
-	}
-}
-
-// link is the connection to one card; a reader.Transmitter.
-type link struct {
-	slot   *slot
-	handle *scard.Card
-}
-
-// Transmit carries one command, for at most Config.CommandLimit. After
-// ErrReaderHung the link is dead.
-func (l *link) Transmit(command []byte) ([]byte, error) {
-	if l.slot.pcsc == nil {
-		return nil, reader.ErrReaderHung
-	}
-	return call(l.slot, func() ([]byte, error) { return l.handle.Transmit(command) })
-}
-
-func (l *link) reconnect() error {
-	_, err := call(l.slot, func() (struct{}, error) {
-		return struct{}{}, l.handle.Reconnect(scard.ShareShared, scard.ProtocolAny, scard.LeaveCard)
-	})
-	return err
-}
-
-// close leaves the card powered, so that a second reading of it costs no reset.
-func (l *link) close() {
-	if l.slot.pcsc != nil {
-		_, _ = call(l.slot, func() (struct{}, error) { return struct{}{}, l.handle.Disconnect(scard.LeaveCard) })
-	}
-}
-
-// meaning maps what PC/SC says onto the sentinels of reader. The code is
-// written out here because the binding's Error calls C for its text.
-func meaning(err error) error {
-	code, ok := err.(scard.Error)
-	if !ok {
-		return err
-	}
-	kind := reader.ErrBadFormat
-	switch code {
-	case scard.ErrSuccess:
-		return nil
-	case scard.ErrUnknownReader, scard.ErrReaderUnavailable:
-		kind = reader.ErrReaderGone
-	case scard.ErrNoService, scard.ErrServiceStopped, scard.ErrCommError, scard.ErrInvalidHandle:
-		kind = reader.ErrServiceDown
-	case scard.ErrSharingViolation:
-		kind = reader.ErrReaderBusy
-	case scard.ErrRemovedCard, scard.ErrNotTransacted, scard.ErrNoSmartcard:
-		kind = reader.ErrCardRemoved
-	case scard.ErrResetCard:
-		kind = reader.ErrCardReset
-	case scard.ErrUnresponsiveCard, scard.ErrUnpoweredCard,
-		scard.ErrProtoMismatch: // the answer to reset offers no protocol: as good as none
-		kind = reader.ErrCardMute
-	case scard.ErrUnsupportedCard:
-		kind = reader.ErrUnsupportedCard
-	}
-	return fmt.Errorf("pc/sc %08X: %w", uint32(code), kind)
 }
