@@ -5,11 +5,21 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"syscall"
-	"time"
 )
+
+// A Chip is what goes into a slot: a [Card] or a [PSAM].
+type Chip interface {
+	ATR() []byte
+	PowerOff()
+	// reset powers the chip; serve answers a command. Both take the time that
+	// takes, and report false if the chip leaves or ctx ends before.
+	reset(ctx context.Context) bool
+	serve(ctx context.Context, command []byte) (answer []byte, ok bool)
+}
 
 // A Slot is where a virtual card goes into a virtual reader. It takes one card
 // at a time.
@@ -22,7 +32,7 @@ type Slot struct {
 // every 400 ms, sees it within that time. remove takes the card out, may be
 // called twice, and returns when the card is out. A card also comes out by
 // itself when its PullAt is reached and when pcscd ends.
-func (s *Slot) Insert(card *Card) (remove func(), err error) {
+func (s *Slot) Insert(card Chip) (remove func(), err error) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return nil, fmt.Errorf("inserting a card into %s: %w", s.Name, err)
@@ -42,62 +52,42 @@ func (s *Slot) Insert(card *Card) (remove func(), err error) {
 // What the reader asks of a card, by vpcd's protocol: a length in two bytes,
 // then a command APDU, or one of these bytes.
 const (
-	vpcdPowerOff = 0x00
-	vpcdPowerOn  = 0x01
-	vpcdReset    = 0x02
+	vpcdPowerOff = 0x00 // 01 is on, 02 reset
 	vpcdATR      = 0x04 // also the poll whether the card is still there
 )
 
 // serveCard answers until the connection ends, which either side may do.
-func serveCard(ctx context.Context, conn *net.TCPConn, card *Card) {
-	commands := 0
+func serveCard(ctx context.Context, conn *net.TCPConn, card Chip) {
 	for {
 		request, err := readVPCD(conn)
 		if err != nil {
 			return
 		}
 		var answer []byte
-		if len(request) == 1 {
-			switch request[0] {
-			case vpcdATR:
-				answer = card.ATR()
-			case vpcdPowerOff, vpcdPowerOn, vpcdReset:
-				card.PowerOff()
-				continue
-			}
-		} else {
-			commands++
-			if card.Faults.HangAt > 0 && commands >= card.Faults.HangAt {
-				<-ctx.Done()
+		ok := true
+		switch {
+		case len(request) > 1:
+			if answer, ok = card.serve(ctx, request); !ok {
 				return
 			}
-			if !card.take(ctx, request) {
+		case len(request) == 0:
+			return
+		case request[0] == vpcdATR:
+			answer = card.ATR()
+		case request[0] == vpcdPowerOff:
+			card.PowerOff()
+			continue
+		default: // on, or reset
+			if !card.reset(ctx) {
 				return
 			}
-			if answer, err = card.Transmit(request); err != nil {
-				return
-			}
+			continue
 		}
+		answer = answer[:min(len(answer), math.MaxUint16)]
 		message := binary.BigEndian.AppendUint16(nil, uint16(len(answer)))
 		if _, err := conn.Write(append(message, answer...)); err != nil {
 			return
 		}
-	}
-}
-
-// take lets the time pass that the card needs for a command, and reports
-// whether it is still in the slot then.
-func (c *Card) take(ctx context.Context, command []byte) bool {
-	if c.Faults.Delay == nil {
-		return true
-	}
-	t := time.NewTimer(c.Faults.Delay(command))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
