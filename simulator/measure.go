@@ -68,7 +68,7 @@ func (s *Stage) Measure(ctx context.Context, taps []TapSeen) (Figures, error) {
 		}
 		f.add("card in the reader to answer on the screen (the virtual reader polls every 400 ms)", tap.Answer.At.Sub(tap.Inserted))
 	}
-	if err := s.stages(&f); err != nil {
+	if err := s.stages(&f, taps); err != nil {
 		return f, err
 	}
 	if err := s.sizes(ctx, &f); err != nil {
@@ -90,8 +90,9 @@ func (s *Stage) Measure(ctx context.Context, taps []TapSeen) (Figures, error) {
 	return f, nil
 }
 
-// stages reads the daemon's own account of each check-in.
-func (s *Stage) stages(f *Figures) error {
+// stages reads the daemon's own account of each check-in, which come in the
+// order of the taps.
+func (s *Stage) stages(f *Figures, taps []TapSeen) error {
 	text, err := os.ReadFile(s.path("daemon.log"))
 	if err != nil {
 		return err
@@ -99,15 +100,16 @@ func (s *Stage) stages(f *Figures) error {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
 		var line struct {
-			Msg    string           `json:"msg"`
 			Type   string           `json:"type"`
 			Stages map[string]int64 `json:"stages"`
 		}
-		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Msg != "record stored" || line.Stages["face_us"] == 0 {
+		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Stages == nil || line.Type != "checkin" || len(taps) == 0 {
 			continue
 		}
-		if line.Stages["face_us"] > time.Second.Microseconds() {
-			continue // the worker was killed in this one
+		tap := taps[0]
+		taps = taps[1:]
+		if !tap.Broken.IsZero() {
+			continue
 		}
 		for _, stage := range []struct{ key, name string }{
 			{"total_us", "tap to record on disk (from the reader's event)"},
