@@ -99,13 +99,14 @@ type Ledger struct {
 	waiting chan *request                     // Append waits when it is full
 	over    chan struct{}                     // closed when Run has returned
 	broken  chan struct{}                     // closed when the disk reported an error
-	sealing sync.Mutex                        // one Receipt at a time
+	disk    sync.Mutex                        // held by write
+	sealing sync.Mutex                        // held by Receipt: one at a time
 
 	mu      sync.Mutex // guards the rest
 	end     tail
 	receipt chain.Receipt // zero before the first
 	changed chan struct{} // closed and replaced at each change
-	failure error
+	failure error         // of the disk
 }
 
 // request is one Append on its way to the committer.
@@ -167,7 +168,7 @@ func (l *Ledger) recall() error {
 	if err := l.compareLast(); err != nil {
 		return err
 	}
-	jws, err := l.Store.receipt()
+	jws, err := l.lastReceipt()
 	if err != nil || jws == nil {
 		return err
 	}
@@ -267,9 +268,9 @@ func (l *Ledger) Append(ctx context.Context, record attendance.Record) (attendan
 }
 
 // Run commits what is appended until ctx ends; what waits then is still
-// committed. It returns nil, or the error of a disk that failed: the ledger
-// acknowledges nothing more, and the process must start again and read what is
-// on disk.
+// committed. It is called once. It returns nil, or the error of a disk that
+// failed: the ledger acknowledges nothing more, and the process must start
+// again and read what is on disk.
 func (l *Ledger) Run(ctx context.Context) error {
 	defer close(l.over)
 	for {
@@ -295,7 +296,9 @@ func (l *Ledger) finish() error {
 				return err
 			}
 		default:
-			return nil
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.failure
 		}
 	}
 }
@@ -325,13 +328,10 @@ func (l *Ledger) commit(first *request) error {
 		refuse(taken, err)
 		return nil
 	}
-	err := guard(func() error {
-		return l.update(func(tx *bbolt.Tx) error {
-			return buckets(tx, func(lines, heads, _ *bbolt.Bucket) error { return g.put(lines, heads) })
-		})
+	err := l.write("storing records", func(tx *bbolt.Tx) error {
+		return buckets(tx, func(lines, heads, _ *bbolt.Bucket) error { return g.put(lines, heads) })
 	})
 	if err != nil {
-		err = l.stop(fmt.Errorf("storing records: %w", err))
 		refuse(taken, err)
 		return err
 	}
@@ -342,6 +342,28 @@ func (l *Ledger) commit(first *request) error {
 		r.answer <- answer{stored: stored}
 	}
 	return nil
+}
+
+// write makes a change durable. The first error is the last change: after it
+// nobody knows what is on the disk until it is read again, so nothing more is
+// acknowledged.
+func (l *Ledger) write(doing string, change func(*bbolt.Tx) error) error {
+	l.disk.Lock()
+	defer l.disk.Unlock()
+	select {
+	case <-l.broken:
+		return l.stopped()
+	default:
+	}
+	err := guard(func() error { return l.update(change) })
+	if err == nil {
+		return nil
+	}
+	l.mu.Lock()
+	l.failure = fmt.Errorf("%w: %s: %w", ErrStopped, doing, err)
+	l.mu.Unlock()
+	close(l.broken)
+	return l.stopped()
 }
 
 // next takes another waiting record if it is sure to fit, whatever its size:
@@ -482,18 +504,6 @@ func (l *Ledger) advance(change func()) {
 	change()
 	close(l.changed)
 	l.changed = make(chan struct{})
-}
-
-// stop ends acknowledging for good: after an error of the disk nobody knows
-// what is on it until it is read again.
-func (l *Ledger) stop(cause error) error {
-	l.mu.Lock()
-	if l.failure == nil {
-		l.failure = fmt.Errorf("%w: %w", ErrStopped, cause)
-		close(l.broken)
-	}
-	l.mu.Unlock()
-	return l.stopped()
 }
 
 func (l *Ledger) stopped() error {

@@ -26,19 +26,12 @@ func (l *Ledger) Receipt(jws []byte) (chain.Receipt, error) {
 	}
 	l.sealing.Lock()
 	defer l.sealing.Unlock()
-	select {
-	case <-l.broken:
-		return r, l.stopped()
-	default:
-	}
 	if r.Seq <= l.Status().Receipted {
 		return r, nil
 	}
-	err = guard(func() error {
-		return l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketState).Put(stateReceipt, jws) })
-	})
+	err = l.write("storing a receipt", func(tx *bbolt.Tx) error { return tx.Bucket(bucketState).Put(stateReceipt, jws) })
 	if err != nil {
-		return r, l.stop(fmt.Errorf("storing a receipt: %w", err))
+		return r, err
 	}
 	l.advance(func() { l.receipt = r })
 	l.log.Info("records received by the centre", "seq", uint64(r.Seq))

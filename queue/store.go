@@ -184,7 +184,7 @@ func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
 	if err := put(chain.CertificateLine(cert)); err != nil {
 		return fmt.Errorf("exporting the ledger: %w", err)
 	}
-	receipt, err := s.receipt() // before the lines, so that none it names is missing
+	receipt, err := s.lastReceipt() // before the lines, so that none it names is missing
 	if err != nil {
 		return err
 	}
@@ -215,16 +215,16 @@ func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
 	return nil
 }
 
-// run is consecutive lines and the head that covers the last of them. Head is
+// stretch is consecutive lines and the head that covers the last of them. Head is
 // nil only in a file that somebody cut: then lines run to its end.
-type run struct {
+type stretch struct {
 	lines [][]byte
 	head  []byte
 }
 
 // run copies lines after a record, within limits if one commit allows it.
-func (s *Store) run(after chain.Seq, maxRecords, maxBytes int) (run, error) {
-	var r run
+func (s *Store) run(after chain.Seq, maxRecords, maxBytes int) (stretch, error) {
+	var r stretch
 	covered, size := 0, 0
 	err := s.view(func(lines, heads, _ *bbolt.Bucket) error {
 		c := lines.Cursor()
@@ -259,8 +259,8 @@ func (s *Store) line(seq chain.Seq) (line []byte, err error) {
 	return line, err
 }
 
-// receipt copies the last receipt; it is nil if there is none.
-func (s *Store) receipt() (jws []byte, err error) {
+// lastReceipt copies the last receipt; it is nil if there is none.
+func (s *Store) lastReceipt() (jws []byte, err error) {
 	err = s.view(func(_, _, state *bbolt.Bucket) error {
 		jws = bytes.Clone(state.Get(stateReceipt))
 		return nil
