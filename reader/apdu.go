@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,13 +37,18 @@ type Card struct {
 
 	transmitter Transmitter
 	left        int
+	random      func([]byte)
 	notOpened   bool  // it refused a PSAM: a second try could lock it
 	doubt       error // of the last reading
 }
 
 // NewCard starts the budget of a card that has just been presented.
 func NewCard(t Transmitter) *Card {
-	return &Card{transmitter: t, left: CommandBudget}
+	return &Card{
+		transmitter: t,
+		left:        CommandBudget,
+		random:      func(b []byte) { rand.Read(b) }, // never fails
+	}
 }
 
 // Status words that are steps and not ends (ISO 7816-4 5.6).

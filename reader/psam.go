@@ -3,7 +3,6 @@ package reader
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -194,11 +193,13 @@ func (c *Card) open(ctx context.Context, f factors) (doubt, err error) {
 		return err, nil
 	}
 	err = c.tell(ctx, slices.Concat([]byte{0x00, 0x82, 0x00, key.Card, 0x10}, cipher[:], challenge[:]))
-	if _, refused := errors.AsType[*StatusError](err); refused {
+	if status, refused := errors.AsType[*StatusError](err); refused {
 		c.notOpened = true
-	}
-	if err == nil || c.notOpened {
-		c.PSAM.answered(err == nil)
+		if status.SW>>8 == 0x63 || status.SW == swLocked { // that used up a try
+			c.PSAM.answered(false)
+		}
+	} else if err == nil {
+		c.PSAM.answered(true)
 	}
 	return asDoubt(err, ErrNotOpened)
 }
@@ -221,8 +222,8 @@ func (c *Card) challenge(ctx context.Context) (out [8]byte, err error) {
 // through the PSAM, so a card cannot have learned the answer there.
 func (c *Card) prove(ctx context.Context, f factors) (doubt, err error) {
 	var process, data [8]byte
-	rand.Read(process[:]) // never fails
-	rand.Read(data[:])
+	c.random(process[:])
+	c.random(data[:])
 	key := c.PSAM.cfg.Prove
 	answer, err := c.send(ctx, slices.Concat([]byte{0x00, 0x88, 0x00, key.Card, 0x10}, process[:], data[:]))
 	if err != nil {

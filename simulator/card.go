@@ -25,6 +25,7 @@ type Card struct {
 	// Algorithm is the cipher that the application's file control information
 	// names in item 86 of 9F0C; 0 leaves the item out, which means 3DES.
 	Algorithm byte
+	Challenge []byte // what it gives for random bytes, 8 of them; nil gives random ones
 
 	aid        []byte
 	selectP1   []byte // of the command that selects a file: what it takes

@@ -25,7 +25,7 @@ func (c *Card) authenticate(cmd []byte) ([]byte, uint16) {
 		return nil, 0x6985
 	}
 	if cmd[1] == 0x84 {
-		c.random = fresh()
+		c.random = c.challenge()
 		return c.le(cmd, c.random)
 	}
 	data, ok := commandData(cmd)
@@ -58,11 +58,18 @@ func (c *Card) authenticate(cmd []byte) ([]byte, uint16) {
 func (c *Card) sayYes(cmd []byte) ([]byte, uint16) {
 	switch cmd[1] {
 	case 0x84:
-		return c.le(cmd, fresh())
+		return c.le(cmd, c.challenge())
 	case 0x88:
 		return c.give(fresh())
 	}
 	return nil, 0x9000
+}
+
+func (c *Card) challenge() []byte {
+	if c.Challenge != nil {
+		return c.Challenge
+	}
+	return fresh()
 }
 
 func fresh() []byte {
