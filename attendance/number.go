@@ -15,7 +15,7 @@ func NormalisePersonNo(s string) string {
 	s = strings.ToUpper(strings.TrimSpace(s))
 	if len(s) == 15 && allDigits(s) {
 		s = s[:6] + "19" + s[6:]
-		s += string(personNoCheck(s))
+		s += string(CheckDigit(s))
 	}
 	return s
 }
@@ -24,10 +24,12 @@ func NormalisePersonNo(s string) string {
 // the right check digit (GB 11643-1999). Regions are not looked up: they
 // change. Foreigners' social security numbers do not follow this rule.
 func ValidPersonNo(s string) bool {
-	return len(s) == 18 && allDigits(s[:17]) && personNoCheck(s[:17]) == s[17]
+	return len(s) == 18 && allDigits(s[:17]) && CheckDigit(s) == s[17]
 }
 
-func personNoCheck(digits string) byte {
+// CheckDigit gives the eighteenth character of a resident identity number from
+// its first seventeen, which must be digits.
+func CheckDigit(digits string) byte {
 	sum := 0
 	for i, w := range personNoWeights {
 		sum += w * int(digits[i]-'0')

@@ -15,30 +15,15 @@ import (
 // start with a letter and follow no rule that could be checked: they are kept
 // as they are. Region codes are not judged. Errors are ErrBadNumber.
 func ParsePersonNo(s string) (attendance.PersonNo, error) {
-	s = strings.ToUpper(s)
+	s = attendance.NormalisePersonNo(s)
 	if s != "" && isLetter(s[0]) {
 		if len(s) < 6 || len(s) > 18 || !isAlnum(s) {
 			return attendance.PersonNo{}, fmt.Errorf("foreigner's number: %w", ErrBadNumber)
 		}
 		return attendance.NewPersonNo(s), nil
 	}
-	if len(s) == 15 {
-		s = s[:6] + "19" + s[6:]
-		check, err := CheckDigit(s)
-		if err != nil {
-			return attendance.PersonNo{}, err
-		}
-		s += string(check)
-	}
-	if len(s) != 18 {
-		return attendance.PersonNo{}, fmt.Errorf("length %d: %w", len(s), ErrBadNumber)
-	}
-	check, err := CheckDigit(s[:17])
-	if err != nil {
-		return attendance.PersonNo{}, err
-	}
-	if s[17] != check {
-		return attendance.PersonNo{}, fmt.Errorf("check digit: %w", ErrBadNumber)
+	if !attendance.ValidPersonNo(s) {
+		return attendance.PersonNo{}, fmt.Errorf("length or check digit: %w", ErrBadNumber)
 	}
 	if !isDate(s[6:14]) {
 		return attendance.PersonNo{}, fmt.Errorf("date of birth: %w", ErrBadNumber)
@@ -46,26 +31,12 @@ func ParsePersonNo(s string) (attendance.PersonNo, error) {
 	return attendance.NewPersonNo(s), nil
 }
 
-// CheckDigit gives the eighteenth character of a resident identity number from
-// the seventeen digits before it (GB 11643-1999; ISO 7064 MOD 11-2).
-func CheckDigit(first17 string) (byte, error) {
-	weights := [17]int{7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2}
-	if len(first17) != len(weights) || !isDigits(first17) {
-		return 0, fmt.Errorf("not 17 digits: %w", ErrBadNumber)
-	}
-	sum := 0
-	for i, w := range weights {
-		sum += w * int(first17[i]-'0')
-	}
-	return "10X98765432"[sum%11], nil
-}
-
 // ParseCardIdent checks a card identification code (卡的识别码): 32 hexadecimal
 // digits, of which digits 7 to 16 name the social security system. Errors are
 // ErrBadFormat.
 func ParseCardIdent(s string) (attendance.CardIdent, error) {
 	s = strings.ToUpper(s)
-	if len(s) != 32 || strings.Trim(s, "0123456789ABCDEF") != "" || s[6:16] != "D156000005" {
+	if !attendance.ValidCardIdent(s) {
 		return attendance.CardIdent{}, fmt.Errorf("card identification code: %w", ErrBadFormat)
 	}
 	return attendance.NewCardIdent(s), nil
@@ -85,10 +56,6 @@ func ParseCardNo(s string) (attendance.CardNo, error) {
 func isDate(s string) bool {
 	_, err := time.Parse("20060102", s)
 	return err == nil
-}
-
-func isDigits(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
 }
 
 func isAlnum(s string) bool {

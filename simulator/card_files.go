@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/text/encoding/simplifiedchinese"
 
+	"rollcall/attendance"
 	"rollcall/reader"
 )
 
@@ -31,15 +32,11 @@ type Holder struct {
 func InventHolder(n int) Holder {
 	born := time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, n/1000)
 	body := "990000" + born.Format("20060102") + fmt.Sprintf("%03d", n%1000)
-	check, err := reader.CheckDigit(body)
-	if err != nil {
-		panic("simulator: " + err.Error())
-	}
 	family, given := []rune("赵钱孙李周吴郑王冯陈"), []rune("伟芳娜敏静丽强磊军洋")
 	return Holder{
 		Ident:    fmt.Sprintf("990000D156000005%08XFFFFFFFF", n),
 		CardNo:   fmt.Sprintf("Z%08d", n),
-		PersonNo: body + string(check),
+		PersonNo: body + string(attendance.CheckDigit(body)),
 		Name:     string([]rune{family[n%10], given[n/10%10], given[n/100%10]}),
 		Spec:     "2.00",
 		Issued:   "20150601",
