@@ -13,6 +13,7 @@ packages=(
 case "${1:-}" in
 run) ;;
 test) packages+=(
+  openssl                     # computes what a virtual PSAM computes
   mosquitto                   # the uplink through somebody else's broker
   chromium fonts-wqy-microhei # the panel in a real browser, with Chinese
 ) ;;

@@ -46,14 +46,17 @@ func historicalBytes(atr []byte) ([]byte, error) {
 	if len(rest) != want {
 		return bad("length")
 	}
-	var check byte
-	for _, b := range atr[1:] {
-		check ^= b
-	}
-	if checked && check != 0 {
+	if checked && xor(atr[1:]) != 0 {
 		return bad("check byte")
 	}
 	return rest[:n], nil
+}
+
+func xor(b []byte) (sum byte) {
+	for _, v := range b {
+		sum ^= v
+	}
+	return sum
 }
 
 // Ciphers that file control information names in item 86 of 9F0C.
