@@ -267,5 +267,5 @@ func (t *Terminal) logVisit(stored Stored, r Record, err error) {
 		t.Log.Error("record not stored", "type", r.Type, "err", err)
 		return
 	}
-	t.Log.Info("record stored", "type", r.Type, "seq", stored.Seq, "stages", t.times)
+	t.Log.Info("tap answered", "type", r.Type, "seq", stored.Seq, "stages", t.times)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"rollcall/queue/chain"
 )
@@ -90,7 +91,7 @@ func openStore(path string, readOnly bool) (*Store, error) {
 	switch {
 	case err == nil:
 		return s, nil
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("opening %s: %w", path, ErrInUse)
 	}
 	if file != nil {

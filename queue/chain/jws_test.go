@@ -24,7 +24,7 @@ var stock = []jose.SignatureAlgorithm{jose.EdDSA}
 // A stock JOSE library reads what we sign, and we read what it signs.
 func TestStockLibraryAgrees(t *testing.T) {
 	ours := jws(t, terminalKey, chain.PurposeHead, map[string]int{"n": 1})
-	parsed, err := jose.ParseSigned(string(ours), stock)
+	parsed, err := jose.ParseSignedCompact(string(ours), stock)
 	require.NoError(t, err)
 	payload, err := parsed.Verify(terminalKey.Public())
 	require.NoError(t, err)
@@ -124,7 +124,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		parsed, err := jose.ParseSigned(string(text), stock)
+		parsed, err := jose.ParseSignedCompact(string(text), stock)
 		require.NoError(t, err)
 		theirs, err := parsed.Verify(terminalKey.Public())
 		require.NoError(t, err)
