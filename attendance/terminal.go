@@ -260,8 +260,8 @@ func (t *Terminal) leave(ctx context.Context, answer []Action) {
 	}
 }
 
-// logVisit writes the one line of a record: what was decided and where the
-// time went. It names no person; seq leads to the record.
+// logVisit writes where the time of a tap went. It names no person; seq leads to
+// the record.
 func (t *Terminal) logVisit(stored Stored, r Record, err error) {
 	if err != nil {
 		t.Log.Error("record not stored", "type", r.Type, "err", err)
