@@ -102,11 +102,8 @@ func checkCertificate(trust chain.Trust, terminal chain.TerminalID, text string,
 	if err != nil {
 		return err
 	}
-	if err := cert.CheckSignatureFrom(trust.CA); err != nil {
-		return fmt.Errorf("%w: not signed by the centre's authority", chain.ErrUntrusted)
-	}
-	if got := chain.RoleOf(cert); got != role || cert.Subject.CommonName != string(terminal) {
-		return fmt.Errorf("%w: it is the %s certificate of %q", chain.ErrUntrusted, got, cert.Subject.CommonName)
+	if err := trust.Check(cert, terminal, role); err != nil {
+		return err
 	}
 	if !pub.(interface{ Equal(crypto.PublicKey) bool }).Equal(cert.PublicKey) {
 		return fmt.Errorf("%w: it is for another key than this terminal's; send the centre a new request", chain.ErrUntrusted)

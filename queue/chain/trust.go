@@ -75,18 +75,19 @@ func (a Admission) Trust() (Trust, error) {
 	return t, nil
 }
 
-// LedgerKey checks that cert was given by the centre's authority to this
-// terminal for signing heads, and gives its key. Validity in time is not
-// judged here: a ledger outlives certificates, and each receipt bounds when
-// the key was used.
+// LedgerKey gives the key of a certificate that may sign this terminal's heads.
 func (t Trust) LedgerKey(cert *x509.Certificate, terminal TerminalID) (crypto.PublicKey, error) {
-	if err := t.check(cert, terminal, RoleLedger); err != nil {
+	if err := t.Check(cert, terminal, RoleLedger); err != nil {
 		return nil, err
 	}
 	return cert.PublicKey, nil
 }
 
-func (t Trust) check(cert *x509.Certificate, terminal TerminalID, role Role) error {
+// Check checks that cert was given by the centre's authority to this terminal
+// for this use. Validity in time is not judged here: a ledger outlives
+// certificates, and each receipt bounds when a key was used. It returns an
+// error that wraps [ErrUntrusted].
+func (t Trust) Check(cert *x509.Certificate, terminal TerminalID, role Role) error {
 	roots := x509.NewCertPool()
 	roots.AddCert(t.CA)
 	_, err := cert.Verify(x509.VerifyOptions{

@@ -180,7 +180,7 @@ func (v *Verifier) certificate(line []byte) error {
 	}
 	terminal := TerminalID(cert.Subject.CommonName)
 	if v.trust != nil {
-		if _, err := v.trust.LedgerKey(cert, terminal); err != nil {
+		if err := v.trust.Check(cert, terminal, RoleLedger); err != nil {
 			return &Problem{What: err.Error()}
 		}
 		v.keyKnown = true
