@@ -92,7 +92,7 @@ func TestVectorSignatures(t *testing.T) {
 			pub := ed25519.NewKeyFromSeed(unhex(t, tc.seed)).Public()
 			ours, err := chain.Open(pub, tc.purpose, []byte(tc.jws))
 			require.NoError(t, err)
-			parsed, err := jose.ParseSigned(tc.jws, stock)
+			parsed, err := jose.ParseSignedCompact(tc.jws, stock)
 			require.NoError(t, err)
 			theirs, err := parsed.Verify(pub)
 			require.NoError(t, err)
