@@ -1,0 +1,91 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/attendance"
+)
+
+// terminal is a daemon that answers as it is told.
+type terminal struct{ broken error }
+
+func (d terminal) Status() Status { return Status{Terminal: "t-1", Ledger: LedgerStatus{Last: 7}} }
+
+func (d terminal) Enrol(_ context.Context, r EnrolRequest) (EnrolAnswer, error) {
+	if r.Consent == "" {
+		return EnrolAnswer{}, errors.New("no consent")
+	}
+	return EnrolAnswer{Seq: 8, Code: "AB", Quality: 0.9}, nil
+}
+
+func (d terminal) Export(w io.Writer) error {
+	if _, err := io.WriteString(w, "line 1\n"); err != nil {
+		return err
+	}
+	return d.broken
+}
+
+// open serves a daemon in a state directory.
+func open(t *testing.T, d Daemon) *Client {
+	state := t.TempDir()
+	listener, err := Listen(state)
+	require.NoError(t, err)
+	info, err := os.Stat(filepath.Join(state, "control.sock"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "for the service's own user alone")
+	server := &http.Server{Handler: Handler(d)}
+	ended := make(chan error)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() { server.Close(); <-ended })
+	return NewClient(state)
+}
+
+func TestClientHearsTheDaemon(t *testing.T) {
+	c := open(t, terminal{})
+	status, err := c.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, uint64(7), status.Ledger.Last)
+
+	answer, err := c.Enrol(t.Context(), EnrolRequest{Trainee: attendance.TraineeID("T1"), Consent: "k", Officer: "O1", Frames: 3})
+	require.NoError(t, err)
+	assert.Equal(t, EnrolAnswer{Seq: 8, Code: "AB", Quality: 0.9}, answer)
+
+	_, err = c.Enrol(t.Context(), EnrolRequest{})
+	assert.EqualError(t, err, "no consent", "a refusal comes as the daemon said it")
+
+	var out bytes.Buffer
+	require.NoError(t, c.Export(t.Context(), &out))
+	assert.Equal(t, "line 1\n", out.String())
+}
+
+func TestExportThatBreaksOffIsAnError(t *testing.T) {
+	c := open(t, terminal{broken: errors.New("record 2 cannot be read")})
+	var out bytes.Buffer
+	assert.EqualError(t, c.Export(t.Context(), &out), "record 2 cannot be read")
+}
+
+func TestNobodyThere(t *testing.T) {
+	state := t.TempDir()
+	_, err := NewClient(state).Status(t.Context())
+	assert.ErrorIs(t, err, ErrNotRunning, "no socket")
+
+	listener, err := Listen(state)
+	require.NoError(t, err)
+	listener.Close()
+	require.NoError(t, os.WriteFile(filepath.Join(state, "control.sock"), nil, 0o600))
+	_, err = NewClient(state).Status(t.Context())
+	assert.ErrorIs(t, err, ErrNotRunning, "left by a daemon that was killed")
+	again, err := Listen(state)
+	require.NoError(t, err, "the next daemon takes the place")
+	again.Close()
+}
