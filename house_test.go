@@ -30,15 +30,16 @@ var arrows = map[string][]string{
 	"queue/mqtt":      {"attendance", "queue/chain", "queue"},
 	"reader":          {"attendance", "device"},
 	"reader/pcsc":     {"attendance", "device", "reader"},
+	"reader/serial":   {"attendance", "device", "reader"},
 	"vision":          {"attendance", "device"},
 	"vision/opencv":   {"attendance", "device", "vision"},
 	"centre":          {"attendance", "queue/chain"},
-	"simulator":       {"attendance", "device", "device/panel", "reader", "reader/pcsc", "vision", "vision/opencv", "queue", "queue/chain", "queue/mqtt", "centre"},
+	"simulator":       {"attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "vision/opencv", "queue", "queue/chain", "queue/mqtt", "centre"},
 
 	"cmd/internal/tomlfile": {},
 	"cmd/internal/control":  {"attendance", "device"},
 
-	"cmd/rollcalld":       {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "device/panel", "reader", "reader/pcsc", "vision", "queue", "queue/chain", "queue/mqtt"},
+	"cmd/rollcalld":       {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "queue", "queue/chain", "queue/mqtt"},
 	"cmd/rollcall-vision": {"cmd/internal/tomlfile", "vision", "vision/opencv"},
 	"cmd/rollcall":        {"cmd/internal/control", "attendance", "device", "reader", "reader/pcsc", "vision", "queue", "queue/chain"},
 	"cmd/rollcall-centre": {"cmd/internal/tomlfile", "attendance", "queue/chain", "centre"},
@@ -49,6 +50,8 @@ var arrows = map[string][]string{
 // or to C.
 var outside = map[string][]string{
 	"github.com/ebfe/scard":               {"reader/pcsc", "simulator"},
+	"go.bug.st/serial":                    {"reader/serial"},
+	"github.com/creack/pty":               {"simulator"},
 	"gocv.io/x/gocv":                      {"vision/opencv"},
 	"go.etcd.io/bbolt":                    {"queue"},
 	"github.com/eclipse/paho.mqtt.golang": {"queue/mqtt", "centre"},

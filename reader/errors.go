@@ -57,6 +57,7 @@ var faults = []struct {
 	err   error
 	fault attendance.CardFault
 }{
+	{ErrBadCode, attendance.FaultBadCode}, // before ErrBadFormat, which it is too
 	{ErrCardRemoved, attendance.FaultRemoved},
 	{ErrReaderGone, attendance.FaultRemoved},
 	{ErrServiceDown, attendance.FaultRemoved},
