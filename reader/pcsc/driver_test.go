@@ -45,12 +45,6 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// report is one call of pcsc.Report.
-type report struct {
-	reader string
-	err    error
-}
-
 // run is a driver at work.
 type run struct {
 	t       *testing.T

@@ -25,8 +25,8 @@ type module struct {
 var errNoModule = errors.New("no security module in its slot: put it in")
 
 // run keeps the module open until end is called.
-func (m *module) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
+func (m *module) run(all context.Context) {
+	ctx, cancel := context.WithCancel(all)
 	defer cancel()
 	cfg := device.ReopenConfig{Max: 10 * time.Second, Lost: func(err error, _ time.Duration) { m.fares(err) }}
 	_ = device.Reopen(ctx, cfg, func(ctx context.Context) error {
@@ -36,6 +36,9 @@ func (m *module) run(ctx context.Context) {
 		}
 		return err
 	})
+	if all.Err() == nil {
+		m.driver.ended(m.name, m.cause)
+	}
 }
 
 // fares reports a change for the better or the worse.
@@ -81,7 +84,7 @@ func (m *module) use(ctx context.Context) error {
 			return err
 		case <-use.after:
 			m.fares(psam.Err())
-		case p, open := <-m.inbox:
+		case p, open := <-m.states:
 			if !open {
 				return errLeft
 			}
@@ -98,7 +101,7 @@ func (m *module) use(ctx context.Context) error {
 func (m *module) await(ctx context.Context) error {
 	for {
 		select { // the newest that is known
-		case p, open := <-m.inbox:
+		case p, open := <-m.states:
 			if !open {
 				return errLeft
 			}
@@ -113,7 +116,7 @@ func (m *module) await(ctx context.Context) error {
 			m.fares(errNoModule)
 		}
 		select {
-		case p, open := <-m.inbox:
+		case p, open := <-m.states:
 			if !open {
 				return errLeft
 			}

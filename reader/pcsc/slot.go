@@ -57,9 +57,11 @@ func (s *slot) run(ctx context.Context) {
 			continue
 		}
 		select {
-		case p, open := <-s.inbox:
+		case p, open := <-s.states:
 			if !open {
-				s.leave(ctx, s.driver.now())
+				s.down = false
+				s.driver.ended(s.name, s.cause)
+				s.leave(ctx, presence{at: s.driver.now(), when: time.Now()})
 				return
 			}
 			s.change(ctx, p)
@@ -74,7 +76,7 @@ func (s *slot) run(ctx context.Context) {
 // change takes what the watcher saw.
 func (s *slot) change(ctx context.Context, p presence) {
 	if s.card.present && (!p.present || p.count != s.card.count) {
-		s.leave(ctx, p.at)
+		s.leave(ctx, p)
 	}
 	if p.present && !s.card.present {
 		s.card = p
@@ -82,18 +84,18 @@ func (s *slot) change(ctx context.Context, p presence) {
 	}
 }
 
-// leave takes that the slot is empty.
-func (s *slot) leave(ctx context.Context, at time.Time) {
+// leave takes that the card in the slot has left it, as p shows.
+func (s *slot) leave(ctx context.Context, p presence) {
 	if t, ok := s.recent[s.card.atr]; ok && s.card.present {
-		t.left = time.Now()
+		t.left = p.when
 		s.recent[s.card.atr] = t
 	}
 	tapped := s.tapped
 	s.card, s.tapped, s.spent = presence{}, false, false
 	s.later.Stop()
-	s.twin.leave(s)
+	s.twin.leave(s, p.when)
 	if tapped {
-		s.send(ctx, attendance.Tap{Kind: attendance.CardGone, At: at})
+		s.send(ctx, attendance.Tap{Kind: attendance.CardGone, At: p.at})
 		s.recovered()
 	}
 }
@@ -121,7 +123,7 @@ func (s *slot) consider(ctx context.Context) {
 // turn says how long the card still has to wait, and what to remember when it
 // is taken. The same card twice within the cool-down is somebody playing, or a
 // bad contact; but one that failed and then stayed out for a moment is an honest
-// second try, once. Waiting is measured, so by a clock that is never set.
+// second try, once.
 func (s *slot) turn() (wait time.Duration, next turn) {
 	now := time.Now()
 	for atr, t := range s.recent {
@@ -190,7 +192,7 @@ func (s *slot) returns(ctx context.Context) bool {
 	defer t.Stop()
 	for {
 		select {
-		case p, open := <-s.inbox:
+		case p, open := <-s.states:
 			switch {
 			case !open:
 				return false

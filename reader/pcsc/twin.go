@@ -74,7 +74,7 @@ func (t *twin) settle(s *slot, v verdict) {
 }
 
 // leave says that the card has left a slot.
-func (t *twin) leave(s *slot) {
+func (t *twin) leave(s *slot, when time.Time) {
 	if t == nil {
 		return
 	}
@@ -82,7 +82,7 @@ func (t *twin) leave(s *slot) {
 	defer t.mu.Unlock()
 	delete(t.waiting, s)
 	if t.holder == s {
-		t.holder, t.last, t.left = nil, s, time.Now()
+		t.holder, t.last, t.left = nil, s, when
 		t.wake()
 	}
 }

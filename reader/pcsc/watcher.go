@@ -33,38 +33,43 @@ const (
 // presence is what the watcher saw at a reader.
 type presence struct {
 	present bool
-	count   uint16 // insertions and removals so far: another count is another insertion
-	atr     string // bytes; empty if the card gave none
-	at      time.Time
+	count   uint16    // insertions and removals so far: another count is another insertion
+	atr     string    // bytes; empty if the card gave none
+	at      time.Time // as taps carry it
+	when    time.Time // to measure by: no one sets this clock
 }
 
-// station is one reader's own goroutine, which does the slow work. Only the
-// watcher calls post and end.
+// station is one reader's own goroutine, which does the slow work and makes all
+// reports on it. Only the watcher calls post and end.
 type station interface {
 	run(ctx context.Context)
 	post(p presence) // replaces a state that run had no time for yet
-	end()            // makes run return
+	end(cause error) // makes run return
 }
 
 // inbox holds the latest state only, until the watcher closes it.
-type inbox chan presence
+type inbox struct {
+	states chan presence
+	cause  error // set when states is closed
+}
 
-func newInbox() inbox { return make(inbox, 1) }
+func newInbox() inbox { return inbox{states: make(chan presence, 1)} }
 
 // post finds room after the first step, for only the watcher fills.
-func (i inbox) post(p presence) {
+func (i *inbox) post(p presence) {
 	i.empty()
-	i <- p
+	i.states <- p
 }
 
-func (i inbox) end() {
+func (i *inbox) end(cause error) {
 	i.empty()
-	close(i)
+	i.cause = cause
+	close(i.states)
 }
 
-func (i inbox) empty() {
+func (i *inbox) empty() {
 	select {
-	case <-i:
+	case <-i.states:
 	default:
 	}
 }
@@ -155,7 +160,7 @@ func (w *watcher) list(ctx context.Context) error {
 			states = append(states, state)
 			continue
 		}
-		w.drop(state.Reader, reader.ErrReaderGone)
+		w.stations[state.Reader].end(reader.ErrReaderGone)
 		delete(w.stations, state.Reader)
 	}
 	w.states = states
@@ -213,7 +218,7 @@ func (w *watcher) twin(name string) *twin {
 // dispatch hands what has changed to the stations and reports whether readers
 // came or went.
 func (w *watcher) dispatch() (relist bool) {
-	at := w.driver.now()
+	at, when := w.driver.now(), time.Now()
 	for i := range w.states {
 		state := &w.states[i]
 		if state.Event&StateChanged == 0 {
@@ -229,26 +234,26 @@ func (w *watcher) dispatch() (relist bool) {
 				count:   state.Event.count(),
 				atr:     string(state.ATR),
 				at:      at,
+				when:    when,
 			})
 		}
 	}
 	return relist
 }
 
-// drop ends a station and says why, unless everything ends.
-func (w *watcher) drop(name string, cause error) {
-	w.stations[name].end()
+// ended reports a reader that is no more, unless everything ends.
+func (d *Driver) ended(reader string, cause error) {
 	if errors.Is(cause, context.Canceled) || errors.Is(cause, errLeft) {
 		return
 	}
-	w.driver.log.Warn("card reader is gone", "reader", name, "err", cause)
-	w.driver.report(name, cause)
+	d.log.Warn("card reader is gone", "reader", reader, "err", cause)
+	d.report(reader, cause)
 }
 
 // end ends all stations and waits for them.
 func (w *watcher) end(cause error) {
-	for name := range w.stations {
-		w.drop(name, cause)
+	for _, s := range w.stations {
+		s.end(cause)
 	}
 	w.busy.Wait()
 }
