@@ -193,6 +193,9 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 	if l.Match == nil {
 		return v.advise(l.Advice)
 	}
+	if current, ok := v.book.Enrolment(v.place.Trainee.ID); !ok || current.Seq != v.enrolment.Seq {
+		return v.Unusable() // enrolled anew meanwhile: this match is with a template that no longer counts
+	}
 	v.keepBest(*l.Match)
 	if l.Match.Score >= v.place.Package.Profile.FaceThreshold {
 		v.face.Level = FaceMatch

@@ -114,6 +114,11 @@ func (p *player) event(word string, args []string) []Action {
 		score, err := strconv.ParseFloat(args[0], 64)
 		require.NoError(p.t, err)
 		return p.visit.Look(Look{At: p.now, Match: &Match{Score: score, Quality: 0.98, Liveness: -1, Model: "87aa"}}, p.now)
+	case "enrolled":
+		p.seq++
+		r := NewRecord(TypeEnrol, EnrolBody{Trainee: TraineeID(args[0]), Model: "87aa"})
+		require.NoError(p.t, p.book.Observe(p.seq, r.Type, r.Body))
+		return nil
 	case "unusable":
 		return p.visit.Unusable()
 	case "tick":

@@ -103,6 +103,8 @@ func (c *Checker) Verify(ctx context.Context, trainee attendance.TraineeID, enro
 		close(looks)
 		return looks
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.begin(ctx, &look{
 		frame: func(faces []Face, model string) bool {
 			if model != template.Model {
@@ -158,10 +160,8 @@ type look struct {
 	stop  func() bool
 }
 
-// begin replaces the look in hand.
+// begin replaces the look in hand. The caller holds mu.
 func (c *Checker) begin(ctx context.Context, l *look) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.end()
 	l.seen = true // the camera has a second to open
 	c.look = l
@@ -204,8 +204,8 @@ type Capture struct {
 }
 
 var (
-	// ErrBusy means that another look took the camera.
-	ErrBusy = errors.New("camera was taken for somebody else: try again")
+	// ErrBusy means that somebody is checking in, who comes first.
+	ErrBusy = errors.New("camera is needed for somebody who checks in: try again")
 	// ErrNoFace means that ctx ended before enough good frames of one face.
 	ErrNoFace = errors.New("no steady view of one face: stand alone before the camera, at arm's length, in good light")
 )
@@ -226,6 +226,11 @@ func (c *Checker) Capture(ctx context.Context, frames int) (Capture, error) {
 	var got Capture
 	var first, sum Embedding
 	ended := make(chan struct{})
+	c.mu.Lock()
+	if c.look != nil { // somebody is checking in: they come first
+		c.mu.Unlock()
+		return Capture{}, ErrBusy
+	}
 	c.begin(ctx, &look{
 		frame: func(faces []Face, model string) bool {
 			person, _ := Usable(faces)
@@ -246,6 +251,7 @@ func (c *Checker) Capture(ctx context.Context, frames int) (Capture, error) {
 		blind: func() {},
 		done:  func() { close(ended) },
 	})
+	c.mu.Unlock()
 	<-ended
 	c.release()
 	switch {

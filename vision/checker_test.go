@@ -321,6 +321,18 @@ func TestAFaceThatCannotBeCheckedEndsItsLooks(t *testing.T) {
 	}
 }
 
+func TestCaptureWaitsForWhoChecksIn(t *testing.T) {
+	b := newBooth(t)
+	enrolled := b.enrol(t, "t1", b.people[0])
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	looks := b.checker.Verify(ctx, "t1", enrolled)
+	_, err := b.checker.Capture(t.Context(), 1)
+	require.ErrorIs(t, err, vision.ErrBusy)
+	_, open := <-looks
+	assert.True(t, open, "the look goes on")
+}
+
 func TestCaptureNeedsOneSteadyFace(t *testing.T) {
 	b := newBooth(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)

@@ -103,9 +103,14 @@ func (d *daemon) Show(s attendance.Screen) {
 	d.panel.Show(s)
 }
 
+// clockCheck is how often the clock is looked at while nothing is recorded.
+const clockCheck = 10 * time.Second
+
 // watchLedger keeps the panel's count of unsent records and the health of
 // ledger and clock.
 func (d *daemon) watchLedger(ctx context.Context) error {
+	tick := time.NewTicker(clockCheck)
+	defer tick.Stop()
 	for {
 		changed := d.ledger.Changed()
 		status := d.ledger.Status()
@@ -116,6 +121,7 @@ func (d *daemon) watchLedger(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-tick.C:
 		}
 	}
 }
