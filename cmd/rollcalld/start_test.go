@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/centre"
+	"rollcall/cmd/internal/control"
+	"rollcall/device"
+	"rollcall/queue"
+)
+
+// admitted makes a terminal that a centre has admitted, and its configuration.
+func admitted(t *testing.T) (file, state string) {
+	dir := t.TempDir()
+	cfg := centre.Config{Tenant: "demo", Dir: filepath.Join(dir, "centre"), Listen: "127.0.0.1:0"}
+	require.NoError(t, centre.Init(cfg, time.Now()))
+	c, err := centre.Open(t.Context(), cfg, slog.New(slog.DiscardHandler), time.Now)
+	require.NoError(t, err)
+	defer c.Close()
+
+	state = filepath.Join(dir, "terminal")
+	require.NoError(t, os.Mkdir(state, 0o700))
+	keys, err := device.CreateKeys(filepath.Join(state, "keys"))
+	require.NoError(t, err)
+	request, err := keys.Request("t-1")
+	require.NoError(t, err)
+	text, err := json.Marshal(request)
+	require.NoError(t, err)
+	admission, err := c.Admit(t.Context(), text)
+	require.NoError(t, err)
+	require.NoError(t, device.SaveAdmission(filepath.Join(state, "keys"), admission))
+
+	file = filepath.Join(dir, "rollcalld.toml")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `state = %q
+[vision]
+worker = "/nonexistent/rollcall-vision"
+worker_config = "/nonexistent/vision.toml"
+[uplink]
+addresses = ["127.0.0.1:1"]
+[panel]
+listen = "127.0.0.1:0"
+`, state), 0o600))
+	return file, state
+}
+
+// start runs the daemon until it can store a check-in, and gives how to stop it.
+func start(t *testing.T, file, state string) (stop func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"-config", file}, t.Output()) }()
+	client := control.NewClient(state)
+	require.Eventually(t, func() bool {
+		status, err := client.Status(ctx)
+		return err == nil && status.Health.Ready
+	}, 20*time.Second, 10*time.Millisecond)
+	return func() error { cancel(); return <-ended }
+}
+
+// TestTerminalIsReadyWithoutDevicesOrNetwork: no pcscd, no worker, no centre,
+// and still it can store a check-in, say what is wrong, and be stopped.
+func TestTerminalIsReadyWithoutDevicesOrNetwork(t *testing.T) {
+	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	file, state := admitted(t)
+	stop := start(t, file, state)
+	client := control.NewClient(state)
+	require.Eventually(t, func() bool {
+		status, err := client.Status(t.Context())
+		if err != nil {
+			return false
+		}
+		for _, part := range []device.Part{device.PartReader, device.PartCamera, device.PartUplink} {
+			health, ok := status.Health.Part(part)
+			if !ok || health.State == device.StateOK || health.Sentence.Zh == "" || health.Sentence.En == "" {
+				return false
+			}
+		}
+		return true
+	}, 20*time.Second, 20*time.Millisecond, "each missing part says so in both languages")
+
+	status, err := client.Status(t.Context())
+	require.NoError(t, err)
+	response, err := http.Get(status.Panel + "/readyz")
+	require.NoError(t, err)
+	response.Body.Close()
+	assert.Equal(t, http.StatusOK, response.StatusCode, "offline is ready")
+
+	err = run(t.Context(), []string{"-config", file}, t.Output())
+	require.ErrorIs(t, err, queue.ErrInUse, "a second daemon on one state directory is refused")
+	_, err = client.Status(t.Context())
+	assert.NoError(t, err, "and takes nothing from the first")
+	require.NoError(t, stop())
+}
+
+func TestDamagedLedgerIsRefusedAndLeftAlone(t *testing.T) {
+	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	file, state := admitted(t)
+	require.NoError(t, start(t, file, state)())
+
+	ledger := filepath.Join(state, "ledger.db")
+	text, err := os.ReadFile(ledger)
+	require.NoError(t, err)
+	at := bytes.Index(text, []byte(`"type":"open"`))
+	require.Positive(t, at)
+	text[at+9] ^= 1
+	require.NoError(t, os.WriteFile(ledger, text, 0o600))
+
+	err = run(t.Context(), []string{"-config", file}, t.Output())
+	require.ErrorIs(t, err, errUsage)
+	require.ErrorIs(t, err, queue.ErrDamaged)
+	now, err := os.ReadFile(ledger)
+	require.NoError(t, err)
+	assert.Equal(t, text, now, "the file is left as it is")
+	_, err = control.NewClient(state).Status(t.Context())
+	assert.ErrorIs(t, err, control.ErrNotRunning, "nothing is half-started")
+}
