@@ -78,13 +78,18 @@ func makeRaw(f *os.File) error {
 	return unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t)
 }
 
-// lineSpeed is the speed the device file was set to.
-func lineSpeed(f *os.File) int {
-	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS2)
+// lineSpeed is the speed the device file was set to; 0 once it is closed.
+func lineSpeed(f *os.File) (speed int) {
+	conn, err := f.SyscallConn()
 	if err != nil {
 		return 0
 	}
-	return int(t.Ospeed)
+	_ = conn.Control(func(fd uintptr) {
+		if t, err := unix.IoctlGetTermios(int(fd), unix.TCGETS2); err == nil {
+			speed = int(t.Ospeed)
+		}
+	})
+	return speed
 }
 
 // pacedLine takes ten bits of time for each byte, in either direction.

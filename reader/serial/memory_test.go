@@ -63,7 +63,7 @@ func (w *wire) Write(b []byte) (int, error) {
 
 func (w *wire) SetReadTimeout(d time.Duration) error { w.timeout = d; return nil }
 func (w *wire) SetSpeed(int) error                   { return nil }
-func (w *wire) Close() error                         { w.unplug(); return nil }
+func (w *wire) Close() error                         { return nil }
 func (w *wire) Flush() error {
 	w.rest = nil
 	defer w.open()
@@ -144,6 +144,7 @@ func inMemory(t *testing.T, cfg serial.Config, twin simulator.SerialTwin) (*stat
 	d, reports := newDriver(t, cfg, quiet())
 	d.OpenWith(func(string, int) (serial.Port, error) { return w, nil })
 	s := start(t, d, reports)
+	<-w.opened // what came before is nobody's
 	t.Cleanup(func() {
 		s.stop()
 		cancel()
