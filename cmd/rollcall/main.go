@@ -25,6 +25,10 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall ledger verify   [-trust FILE] FILE|DIR       check an export, or a terminal's own ledger
   rollcall ledger export   DIR                          the whole ledger as text, to standard output
   rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
+  rollcall reader list     [-json]                      smart card readers, and whether a card is in them
+  rollcall card read       [-reader NAME] [-profile FILE] [-show] [-json]   what a card gives, step by step
+  rollcall card record     [-reader NAME] [-profile FILE] [-source TEXT] FILE
+                                                        what an unknown card says, without its holder's data
   rollcall terminal request [-state DIR] -id ID         make this terminal's keys, print the request for the centre
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
@@ -39,6 +43,9 @@ var commands = map[string]command{
 	"ledger verify":    ledgerVerify,
 	"ledger export":    ledgerExport,
 	"enrol":            enrol,
+	"reader list":      readerList,
+	"card read":        cardRead,
+	"card record":      cardRecord,
 	"terminal request": terminalRequest,
 	"terminal admit":   terminalAdmit,
 }

@@ -32,7 +32,11 @@ func New(cfg Config, now func() time.Time, log *slog.Logger, report Report) (*Dr
 	if err != nil {
 		return nil, err
 	}
-	return &Driver{cfg: cfg, now: now, log: log, report: report, profile: reader.SocialSecurityCard()}, nil
+	profile, err := reader.LoadProfile(cfg.Profile)
+	if err != nil {
+		return nil, err
+	}
+	return &Driver{cfg: cfg, now: now, log: log, report: report, profile: profile}, nil
 }
 
 // Hung gives how many calls into PC/SC were given up and have not come back.

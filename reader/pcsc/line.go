@@ -15,17 +15,25 @@ type line struct {
 	pcsc   Context // nil until the first card, and after a hung call
 }
 
+// establish begins the conversation, if it has not begun.
+func (l *line) establish() error {
+	if l.pcsc != nil {
+		return nil
+	}
+	pcsc, err := within(l.driver, l.driver.cfg.Binding.Establish, releaseLate)
+	if errors.Is(err, reader.ErrReaderHung) {
+		err = fmt.Errorf("pcscd does not answer: %w", reader.ErrServiceDown)
+	}
+	if err == nil {
+		l.pcsc = pcsc
+	}
+	return err
+}
+
 // connect opens the card in the reader.
 func (l *line) connect() (*link, error) {
-	if l.pcsc == nil {
-		pcsc, err := within(l.driver, l.driver.cfg.Binding.Establish, releaseLate)
-		if errors.Is(err, reader.ErrReaderHung) {
-			err = fmt.Errorf("pcscd does not answer: %w", reader.ErrServiceDown)
-		}
-		if err != nil {
-			return nil, err
-		}
-		l.pcsc = pcsc
+	if err := l.establish(); err != nil {
+		return nil, err
 	}
 	pcsc := l.pcsc
 	handle, err := call(l, func() (Handle, error) { return pcsc.Connect(l.name) })

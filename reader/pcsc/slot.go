@@ -266,6 +266,9 @@ func (s *slot) readOnce(ctx context.Context) (cred attendance.Credential, err er
 			cred, err = card.Read(ctx, s.driver.profile)
 		}
 	}
+	if doubt := card.Doubt(); doubt != nil {
+		s.driver.log.Warn("card earned no higher level", "reader", s.name, "level", string(cred.Level), "err", doubt)
+	}
 	return cred, err
 }
 
