@@ -12,6 +12,7 @@ import (
 	"rollcall/queue"
 	"rollcall/queue/mqtt"
 	"rollcall/reader/pcsc"
+	"rollcall/reader/serial"
 	"rollcall/vision"
 )
 
@@ -25,11 +26,12 @@ type config struct {
 	// LogLevel is debug, info, warn or error. Default info.
 	LogLevel slog.Level `toml:"log_level"`
 
-	Cards  pcsc.Config   `toml:"cards"`
-	Vision vision.Config `toml:"vision"`
-	Ledger queue.Config  `toml:"ledger"`
-	Uplink mqtt.Config   `toml:"uplink"`
-	Panel  panel.Config  `toml:"panel"`
+	Cards  pcsc.Config     `toml:"cards"`
+	Serial []serial.Config `toml:"serial"`
+	Vision vision.Config   `toml:"vision"`
+	Ledger queue.Config    `toml:"ledger"`
+	Uplink mqtt.Config     `toml:"uplink"`
+	Panel  panel.Config    `toml:"panel"`
 }
 
 func loadConfig(path string) (config, *time.Location, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"rollcall/reader/serial"
 )
 
 const sample = "../../deploy/rollcalld.toml"
@@ -27,7 +30,7 @@ func TestSampleLoads(t *testing.T) {
 func TestSampleNamesRealKeys(t *testing.T) {
 	text, err := os.ReadFile(sample)
 	require.NoError(t, err)
-	offered := regexp.MustCompile(`(?m)^# ([a-z_]+ = )`).ReplaceAllString(string(text), "$1")
+	offered := regexp.MustCompile(`(?m)^# ([a-z_]+ = |\[\[)`).ReplaceAllString(string(text), "$1")
 	require.Greater(t, strings.Count(offered, " = "), strings.Count(regexp.MustCompile(`(?m)^# .*\n`).ReplaceAllString(string(text), ""), " = "))
 	file := filepath.Join(t.TempDir(), "offered.toml")
 	require.NoError(t, os.WriteFile(file, []byte(offered), 0o600))
@@ -35,6 +38,11 @@ func TestSampleNamesRealKeys(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 5*time.Second, c.Cards.ReadLimit)
 	assert.Equal(t, 30*time.Second, c.Uplink.ReceiptTimeout)
+	require.Len(t, c.Serial, 2)
+	for _, cfg := range c.Serial {
+		_, err := serial.New(cfg, time.Now, slog.New(slog.DiscardHandler), nil)
+		assert.NoError(t, err)
+	}
 }
 
 func TestWrongConfigurationSaysCauseAndCure(t *testing.T) {

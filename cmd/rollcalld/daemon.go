@@ -26,8 +26,11 @@ type part struct {
 // tap: readers first, then the terminal finishes its record, then the rest,
 // and the ledger last.
 func (d *daemon) parts() []part {
-	return []part{
-		{"readers", func(ctx context.Context) error { return d.readers.Run(ctx, d.taps) }},
+	parts := []part{{"readers", func(ctx context.Context) error { return d.readers.Run(ctx, d.taps) }}}
+	for _, r := range d.serial {
+		parts = append(parts, part{"reader " + r.Name(), func(ctx context.Context) error { return r.Run(ctx, d.taps) }})
+	}
+	return append(parts, []part{
 		{"terminal", d.terminal.Run},
 		{"class packages", d.answerPackages},
 		{"control", d.serveControl},
@@ -36,7 +39,7 @@ func (d *daemon) parts() []part {
 		{"ledger watch", d.watchLedger},
 		{"panel", d.panel.Run},
 		{"ledger", d.ledger.Run},
-	}
+	}...)
 }
 
 // run runs the daemon until ctx ends or a part fails. A part that fails takes
@@ -156,8 +159,17 @@ func (d *daemon) ledgerHealth(unsent, capacity int) {
 	}
 }
 
-// readerReport connects the readers to health: with one of several readers
-// gone the terminal still works.
+// today is the day by which cards expire, or "" while the clock cannot say.
+func (d *daemon) today() string {
+	stamp := d.clock.Stamp()
+	if stamp.Clock != chain.ClockSynced && stamp.Clock != chain.ClockHoldover {
+		return ""
+	}
+	return d.clock.Now().Format(time.DateOnly)
+}
+
+// readerReport connects the readers to health. While a serial reader works, the
+// terminal is not without a reader, whatever became of the others.
 func (d *daemon) readerReport() func(reader string, err error) {
 	var mu sync.Mutex
 	troubles := map[string]error{}
@@ -174,12 +186,27 @@ func (d *daemon) readerReport() func(reader string, err error) {
 			return
 		}
 		for name, trouble := range troubles {
-			d.health.Set(device.PartReader, device.StateDown, device.Sentence{
+			d.health.Set(device.PartReader, d.readerState(troubles), device.Sentence{
 				Zh: fmt.Sprintf("读卡器 %s 不可用：请检查连接线；签到请用其他方式。", name),
 				En: fmt.Sprintf("Reader %s does not work: %v; check its cable, and check in another way.", name, trouble),
 			})
 		}
 	}
+}
+
+// readerState is degraded while either the card readers or one of the serial
+// readers are free of trouble.
+func (d *daemon) readerState(troubles map[string]error) device.PartState {
+	bad := 0
+	for _, r := range d.serial {
+		if troubles[r.Name()] != nil {
+			bad++
+		}
+	}
+	if bad < len(d.serial) || bad == len(troubles) {
+		return device.StateDegraded
+	}
+	return device.StateDown
 }
 
 func (d *daemon) uplinkReport(online bool, err error) {

@@ -15,6 +15,7 @@ import (
 	"rollcall/queue/chain"
 	"rollcall/queue/mqtt"
 	"rollcall/reader/pcsc"
+	"rollcall/reader/serial"
 	"rollcall/vision"
 )
 
@@ -60,7 +61,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 	if err = d.openCamera(); err != nil {
 		return nil, err
 	}
-	if d.readers, err = pcsc.New(cfg.Cards, d.clock.Now, log, d.readerReport()); err != nil {
+	if err = d.openReaders(); err != nil {
 		return nil, err
 	}
 	if err = d.openUplink(); err != nil {
@@ -131,6 +132,30 @@ func (d *daemon) openCamera() (err error) {
 	return err
 }
 
+// openReaders makes the drivers of all readers. They report to one place.
+func (d *daemon) openReaders() (err error) {
+	report := d.readerReport()
+	cards := d.cfg.Cards
+	cards.Today = d.today
+	if d.readers, err = pcsc.New(cards, d.clock.Now, d.log, report); err != nil {
+		return err
+	}
+	named := map[string]bool{}
+	for i, cfg := range d.cfg.Serial {
+		cfg.Today = d.today
+		r, err := serial.New(cfg, d.clock.Now, d.log, report)
+		if err != nil {
+			return fmt.Errorf("[[serial]] block %d: %w", i+1, err)
+		}
+		if named[r.Name()] {
+			return fmt.Errorf("[[serial]] block %d: name = %q: another block has it, give each device its own", i+1, r.Name())
+		}
+		named[r.Name()] = true
+		d.serial = append(d.serial, r)
+	}
+	return nil
+}
+
 func (d *daemon) openUplink() (err error) {
 	cfg := d.cfg.Uplink
 	cfg.Admission, cfg.Key = d.admission, d.keys.Uplink()
@@ -156,6 +181,7 @@ type daemon struct {
 	panel     *panel.Panel
 	faces     *vision.Checker
 	readers   *pcsc.Driver
+	serial    []*serial.Driver
 	uplink    *mqtt.Uplink
 	door      net.Listener
 	taps      chan attendance.Tap
