@@ -9,7 +9,7 @@ comma   := ,
 SIM     := bin/rollcall-sim
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test models build run demo demo-control test lint bench fuzz arm64 clean
+.PHONY: help setup setup-test models build run demo demo-control test soak lint bench fuzz arm64 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ arm64: ## everything that needs no C, for ARM boards; the packages with C are bu
 bench: build setup-test ## figures for docs/performance.md: taps through the whole stack, then the rooms
 	@$(SIM) bench
 	$(GO) test -run '^$$' -bench . -tags $(TAGS) ./...
+
+# Packages that have tests of endurance; each has the flag -soak.
+SOAK := ./reader
+soak: setup-test ## tests of endurance, which run for minutes and measure what a busy machine spoils
+	$(GO) test -count 1 -timeout 1h -tags $(TAGS) -run Soak -v $(SOAK) -soak
 
 FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each
