@@ -30,14 +30,18 @@ const (
 // parameter, data.
 type IDCardCommand []byte
 
-// The commands that reading a card takes, and those that tell a module from
-// some other device.
+// The commands of a module. The driver needs status, find, select and read; the
+// rest is for whoever looks at a module by hand.
 var (
-	IDCardStatus = IDCardCommand{0x11, 0xFF}
-	IDCardNumber = IDCardCommand{0x12, 0xFF} // of the module
-	IDCardFind   = IDCardCommand{0x20, 0x01}
-	IDCardSelect = IDCardCommand{0x20, 0x02}
-	IDCardRead   = IDCardCommand{0x30, 0x01} // text and photo
+	IDCardReset       = IDCardCommand{0x10, 0xFF}
+	IDCardStatus      = IDCardCommand{0x11, 0xFF}
+	IDCardNumber      = IDCardCommand{0x12, 0xFF} // of the module
+	IDCardFind        = IDCardCommand{0x20, 0x01}
+	IDCardSelect      = IDCardCommand{0x20, 0x02}
+	IDCardRead        = IDCardCommand{0x30, 0x01} // text and photo
+	IDCardAddress     = IDCardCommand{0x30, 0x03} // added later to the card
+	IDCardReadAll     = IDCardCommand{0x30, 0x10} // text, photo and fingerprint
+	IDCardRadioPacket = IDCardCommand{0x61, 0xFF, 0x50}
 )
 
 // Frame gives the bytes of a command.
@@ -95,7 +99,7 @@ func (a IDCardAnswer) Fits(c IDCardCommand) bool {
 		return sw == idCardFound && n == 4 || sw == idCardNone && n == 0
 	case bytes.Equal(c, IDCardSelect):
 		return sw == idCardOK && n == 8 || sw == idCardLost && n == 0
-	case bytes.Equal(c, IDCardRead):
+	case bytes.Equal(c, IDCardRead), bytes.Equal(c, IDCardReadAll), bytes.Equal(c, IDCardAddress):
 		return sw == idCardOK && n > 8 || sw == idCardUnread && n == 0
 	case bytes.Equal(c, IDCardNumber):
 		return sw == idCardOK && n == 16

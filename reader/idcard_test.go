@@ -50,7 +50,10 @@ func TestIDCardCommandsAreThePublishedFrames(t *testing.T) {
 		{IDCardFind, "AAAAAA96690003200122"},
 		{IDCardSelect, "AAAAAA96690003200221"},
 		{IDCardRead, "AAAAAA96690003300132"},
-		{IDCardCommand{0x61, 0xFF, 0x50}, "AAAAAA9669000461FF50CA"},
+		{IDCardReset, "AAAAAA9669000310FFEC"},
+		{IDCardAddress, "AAAAAA96690003300330"},
+		{IDCardReadAll, "AAAAAA96690003301023"},
+		{IDCardRadioPacket, "AAAAAA9669000461FF50CA"},
 	} {
 		assert.Equal(t, c.want, fmt.Sprintf("%X", c.command.Frame()))
 	}

@@ -22,7 +22,6 @@ type SerialTwin interface {
 // A SerialLine is a serial device as the system shows it: a device file, behind
 // it a twin. The file is a pseudo-terminal, which has no modem lines.
 type SerialLine struct {
-	path   string
 	unplug func()
 }
 
@@ -49,7 +48,7 @@ func PlugSerial(path string, speed int, twin SerialTwin) (*SerialLine, error) {
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { twin.Serve(ctx, line) })
-	return &SerialLine{path, sync.OnceFunc(func() {
+	return &SerialLine{sync.OnceFunc(func() {
 		_ = os.Remove(path)
 		cancel()
 		// The descriptor of a pseudo-terminal is not one the runtime can wake a
@@ -59,9 +58,6 @@ func PlugSerial(path string, speed int, twin SerialTwin) (*SerialLine, error) {
 		serving.Wait()
 	})}, nil
 }
-
-// Path is the device file to configure.
-func (l *SerialLine) Path() string { return l.path }
 
 // Unplug takes the device away, and returns when the twin has ended. It may be
 // called twice.

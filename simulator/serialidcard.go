@@ -110,7 +110,6 @@ type IDCardModule struct {
 	found    bool
 	selected bool
 	commands int // since the card was found
-	reads    int
 }
 
 // Place lays a card on the module in place of any other. remove takes it away.
@@ -123,13 +122,6 @@ func (m *IDCardModule) set(c *IDCard) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.card, m.read, m.found, m.selected, m.commands = c, false, false, false, 0
-}
-
-// Reads is how many cards were read to the end.
-func (m *IDCardModule) Reads() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.reads
 }
 
 // Serve implements [SerialTwin].
@@ -239,7 +231,6 @@ func (m *IDCardModule) content(fingerprint bool) []byte {
 		return moduleAnswer(0x41)
 	}
 	m.read, m.found, m.selected = true, false, false
-	m.reads++
 	text, photo := m.card.Text(), m.card.photo()
 	lengths := binary.BigEndian.AppendUint16(nil, uint16(len(text)))
 	lengths = binary.BigEndian.AppendUint16(lengths, uint16(len(photo)))
