@@ -89,7 +89,8 @@ type Config struct {
 	// means 400 ms.
 	Debounce time.Duration `toml:"debounce"`
 	// CoolDown is how long after it was last seen a card or code gives no
-	// other tap; 0 means 3 s.
+	// other tap, and how long after its tap one that could not be read; 0 means
+	// 3 s.
 	CoolDown time.Duration `toml:"cool_down"`
 	// RefuseExpired refuses identity cards past their date instead of marking
 	// them, while Today is known.

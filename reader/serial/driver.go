@@ -110,10 +110,6 @@ func (d *Driver) send(ctx context.Context, tap attendance.Tap) {
 	}
 }
 
-// unreadable is the key of a thing that could not be read: it is one thing until
-// it cools down, so that a broken one does not fill the ledger.
-const unreadable = "\x00"
-
 // sighting is one reading of whatever is there.
 type sighting struct {
 	key  string // tells it from others; empty with err

@@ -9,10 +9,15 @@ type presence struct {
 	debounce time.Duration // unseen for so long, it is gone
 	coolDown time.Duration // unseen for so long, it is new
 
-	now  string // what is there; "" nothing
-	told bool   // a tap told of it
+	now  string    // what is there; "" nothing
+	seen time.Time // when it was sighted last
+	told bool      // a tap told of it
 	last map[string]time.Time
 }
+
+// unreadable is the key of a thing that could not be read: it is one thing until
+// it cools down, so that a broken one does not fill the ledger.
+const unreadable = "\x00"
 
 // maxRecent bounds what is remembered: more things in one cool-down than people
 // can show.
@@ -26,9 +31,12 @@ func (p *presence) sight(key string, at time.Time) (gone, fresh bool) {
 	if p.last == nil {
 		p.last = map[string]time.Time{}
 	}
-	if recent || len(p.last) < maxRecent {
+	// What could not be read cools down from its tap on: whoever tries again
+	// and again must be told again.
+	if recent && key != unreadable || !recent && len(p.last) < maxRecent {
 		p.last[key] = at
 	}
+	p.seen = at
 	if key == p.now {
 		return false, false
 	}
@@ -40,7 +48,7 @@ func (p *presence) sight(key string, at time.Time) (gone, fresh bool) {
 // unseen takes that nothing was sighted at a time; gone: what was there, and a
 // tap told of it, is not any more.
 func (p *presence) unseen(at time.Time) (gone bool) {
-	if p.now == "" || at.Sub(p.last[p.now]) < p.debounce {
+	if p.now == "" || at.Sub(p.seen) < p.debounce {
 		return false
 	}
 	gone = p.told
