@@ -104,10 +104,16 @@ func (p *Pcscd) Start() error {
 func (p *Pcscd) Stop() error { return p.end(syscall.SIGTERM) }
 func (p *Pcscd) Kill() error { return p.end(syscall.SIGKILL) }
 
+// Freeze stops the daemon without ending it: whoever calls it waits. Thaw lets it
+// go on.
+func (p *Pcscd) Freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *Pcscd) Thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
 func (p *Pcscd) end(sig syscall.Signal) error {
 	if p.cmd == nil {
 		return nil
 	}
+	_ = p.Thaw() // a frozen daemon ends only by SIGKILL
 	err := p.cmd.Process.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil

@@ -119,7 +119,7 @@ func patiently[T any](ctx context.Context, d *Driver, limit time.Duration, call 
 	defer overdue.Stop()
 	select {
 	case r := <-done:
-		return r.value, meaning(r.err)
+		return r.value, watchersMeaning(r.err)
 	case <-overdue.C:
 	}
 	if ctx.Err() == nil {
@@ -127,12 +127,23 @@ func patiently[T any](ctx context.Context, d *Driver, limit time.Duration, call 
 	}
 	select {
 	case r := <-done:
-		return r.value, meaning(r.err)
+		return r.value, watchersMeaning(r.err)
 	case <-ctx.Done():
 	}
 	leave(d, done, late)
 	var none T
 	return none, errLeft
+}
+
+// watchersMeaning is the meaning of a code to the watcher, which speaks of no
+// card: whatever it does not expect is a service in trouble. One that was killed
+// while a conversation began was seen to give any number.
+func watchersMeaning(err error) error {
+	code, ok := err.(Code)
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("%w: %w", code, reader.ErrServiceDown)
 }
 
 // errLeft is the end of a call that was left behind at the end of ctx.

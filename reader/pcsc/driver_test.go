@@ -26,11 +26,14 @@ import (
 var daemon *simulator.Pcscd
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(otherProgram); role != "" {
+		os.Exit(beOtherProgram(role, os.Getenv(otherReader)))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "pcsc")
 		if err == nil {
 			defer os.RemoveAll(dir)
-			daemon, err = simulator.NewPcscd(dir, "Desk", "Door")
+			daemon, err = simulator.NewPcscd(dir, "Desk", "Door", "Third", "Fourth")
 		}
 		if err == nil {
 			err = daemon.Start()

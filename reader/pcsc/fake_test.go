@@ -86,6 +86,11 @@ func onBench(t *testing.T, cfg pcsc.Config, service func() *simulator.PCSC, test
 			assert.NoError(t, b.failed())
 		}
 		synctest.Wait()
+		for _, r := range b.reports {
+			if r.reader == "" && r.err != nil && !errors.Is(r.err, pcsc.ErrTooManyHung) {
+				assert.ErrorIs(t, r.err, reader.ErrServiceDown)
+			}
+		}
 		contexts, handles := b.pcsc.Open()
 		assert.Zero(t, contexts, "conversations left open")
 		assert.Zero(t, handles, "connections left open")

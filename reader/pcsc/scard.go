@@ -3,8 +3,6 @@
 package pcsc
 
 import (
-	"os"
-	"sync"
 	"time"
 
 	"github.com/ebfe/scard"
@@ -17,13 +15,7 @@ func System() Binding { return system{} }
 
 type system struct{}
 
-// unblock makes a card that another program keeps to itself answer
-// CodeSharing. Otherwise the C library tries again inside, every 100 ms, for as
-// long as the other program likes. It looks at each Establish.
-var unblock = sync.OnceFunc(func() { os.Setenv("PCSCLITE_NO_BLOCKING", "1") })
-
 func (system) Establish() (Context, error) {
-	unblock()
 	c, err := scard.EstablishContext()
 	if err != nil {
 		return nil, code(err)
