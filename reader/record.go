@@ -28,12 +28,12 @@ type Recorder struct {
 	asked []byte // the command that the next GET RESPONSE answers
 }
 
-// NewRecorder starts a dialogue with its source, which goes into line 1, and the
-// answer to reset, of which the serial number is left out.
+// NewRecorder starts a dialogue with line 1: its source, and the answer to reset
+// without the serial number.
 func NewRecorder(out io.Writer, t Transmitter, p *Profile, source string, atr []byte) *Recorder {
 	r := &Recorder{transmitter: t, profile: p, out: out}
-	r.line("# source: " + strings.Join(strings.Fields(source), " "))
-	r.line("# answer to reset: " + shown(atr, publicATR(atr)) + "; xx is a byte that is left out")
+	r.line("# source: " + strings.Join(strings.Fields(source), " ") +
+		"; answer to reset " + shown(atr, publicATR(atr)) + "; xx is a byte that is left out")
 	return r
 }
 

@@ -128,7 +128,7 @@ func TestRecordingSaysWhatWentWrong(t *testing.T) {
 	card.Faults.PullAt = 3
 	text := record(t, card, card.ATR())
 	assert.Contains(t, text, "# no answer: "+reader.ErrCardRemoved.Error())
-	assert.True(t, strings.HasPrefix(text, "# source: a test of the recorder\n"), "line 1 stays one line")
+	assert.True(t, strings.HasPrefix(text, "# source: a test of the recorder; answer to reset 3B 6D 00 00 00 81"), "line 1 stays one line")
 
 	var commands bytes.Buffer
 	rec := reader.NewRecorder(&commands, fixed{0x90, 0x00}, reader.SocialSecurityCard(), "x", nil)

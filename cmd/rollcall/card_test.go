@@ -102,7 +102,7 @@ func TestCardCommands(t *testing.T) {
 			assert.NotContains(t, packed, strings.ToUpper(hex.EncodeToString([]byte(secret))))
 		}
 		assert.NotContains(t, packed, holder.Ident[16:24], "serial number, in the ATR too")
-		assert.Contains(t, string(text), "# source: an invented card, recorded in reader Desk 00 00 with profile cn-ssc\n")
+		assert.Contains(t, string(text), "# source: an invented card, recorded in reader Desk 00 00 with profile cn-ssc; answer to reset 3B 6D 00 00 ")
 		assert.Contains(t, string(text), "< 03 04 32 2E 30 30 90 00\n")
 		_, err = do("card", "record", file)
 		assert.ErrorIs(t, err, os.ErrExist, "a file that is there stays")
