@@ -595,6 +595,22 @@ func TestEveryCodeAtEveryCall(t *testing.T) {
 	}
 }
 
+// A list that names readers which a wait does not know must not spin.
+func TestReadersThatStayUnknown(t *testing.T) {
+	onBench(t, pcsc.Config{}, two, func(b *bench) {
+		before := b.pcsc.Calls(simulator.CallWait)
+		for range 100 {
+			b.pcsc.Fail(simulator.CallWait, pcsc.CodeUnknownReader)
+		}
+		b.after(20 * time.Second)
+		assert.LessOrEqual(t, b.pcsc.Calls(simulator.CallWait)-before, 40)
+		b.after(5 * time.Minute)
+		b.pcsc.Insert(desk, person(1))
+		b.after(time.Second)
+		assert.Equal(t, tap(desk, "read"), b.story())
+	})
+}
+
 // One device, two slots: what lies in both is one card.
 func TestTwoInterfacesOfOneDevice(t *testing.T) {
 	const contact, contactless = "ACS Dual [ICC] 00 00", "ACS Dual [PICC] 00 01"
@@ -764,10 +780,11 @@ func TestTwoWaitersAreImpossible(t *testing.T) {
 		require.NoError(t, err)
 		go func() { done <- d.Run(ctx, make(chan attendance.Tap, 64)) }()
 	}
-	for i := 0; service.Calls(simulator.CallWait) < 20; i++ {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for service.Calls(simulator.CallWait) < 20 {
+		<-tick.C
 		service.Miscount(desk) // so that waits end and begin
-		runtime.Gosched()
-		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	for range cap(done) {

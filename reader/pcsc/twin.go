@@ -19,6 +19,8 @@ type twin struct {
 	waiting map[*slot]bool
 }
 
+func newTwin(near time.Duration) *twin { return &twin{near: near, waiting: map[*slot]bool{}} }
+
 type verdict int
 
 const (
@@ -47,13 +49,10 @@ func (t *twin) claim(s *slot) claim {
 	switch {
 	case t.holder == s:
 		return mine
-	case t.verdict != lost && t.holder != nil && t.verdict == undecided:
-		if t.waiting == nil {
-			t.waiting = map[*slot]bool{}
-		}
+	case t.holder != nil && t.verdict == undecided:
 		t.waiting[s] = true
 		return pending
-	case t.verdict != lost && (t.holder != nil || passing):
+	case t.verdict == settled && (t.holder != nil || passing):
 		return theirs
 	}
 	t.holder, t.verdict = s, undecided

@@ -98,6 +98,7 @@ func newWatcher(d *Driver, pcsc Context, taps chan<- attendance.Tap) *watcher {
 // ends.
 func (w *watcher) watch(ctx context.Context) error {
 	var listed time.Time
+	unknown := false // a reader was unknown, and a new list was made for that
 	for ctx.Err() == nil {
 		if w.driver.Hung() > w.driver.cfg.MaxHung {
 			return ErrTooManyHung
@@ -111,12 +112,15 @@ func (w *watcher) watch(ctx context.Context) error {
 		err := w.wait(ctx)
 		switch {
 		case err == nil:
+			unknown = false
 			if w.dispatch() {
 				listed = time.Time{}
 			}
-		case errors.Is(err, CodeUnknownReader):
+		case errors.Is(err, CodeUnknownReader) && !unknown:
+			unknown = true
 			listed = time.Time{}
 		case errors.Is(err, CodeTimeout), errors.Is(err, CodeCancelled):
+			unknown = false
 		default:
 			return err
 		}
@@ -210,7 +214,7 @@ func (w *watcher) twin(name string) *twin {
 		return nil
 	}
 	if w.twins[i] == nil {
-		w.twins[i] = &twin{near: w.driver.cfg.Debounce}
+		w.twins[i] = newTwin(w.driver.cfg.Debounce)
 	}
 	return w.twins[i]
 }
