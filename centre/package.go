@@ -105,6 +105,7 @@ func (p Person) trainee(key []byte) attendance.Trainee {
 	add(attendance.KeyIdent, p.Ident.Reveal())
 	add(attendance.KeyPersonNo, p.PersonNo.Reveal())
 	add(attendance.KeyCardNo, p.CardNo.Reveal())
+	add(attendance.KeyUID, p.UID.Reveal())
 	return t
 }
 

@@ -48,6 +48,7 @@ type Person struct {
 	Ident    attendance.CardIdent
 	CardNo   attendance.CardNo
 	PersonNo attendance.PersonNo
+	UID      attendance.UID
 	where    string // "line 7", for messages
 }
 
@@ -97,6 +98,7 @@ type personFile struct {
 	Ident    string `json:"ssc_ident"`
 	CardNo   string `json:"card_no"`
 	PersonNo string `json:"person_no"`
+	UID      string `json:"uid"`
 }
 
 // ParsePlan reads a class file (JSON; UTF-8 or GB18030). Times without a zone

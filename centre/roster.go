@@ -22,7 +22,10 @@ var rosterColumns = map[string]string{
 	"ssc_ident": "ssc_ident", "卡识别码": "ssc_ident",
 	"card_no": "card_no", "卡号": "card_no",
 	"person_no": "person_no", "社会保障号码": "person_no",
+	"uid": "uid", "芯片序列号": "uid",
 }
+
+const columnNames = "trainee,name,ssc_ident,card_no,person_no,uid"
 
 // ParseRoster reads a CSV roster (RFC 4180; UTF-8 or GB18030) with a line of
 // column names. What is wrong is named by line, never by a number or name.
@@ -73,7 +76,7 @@ func columnsOf(header []string) ([]string, error) {
 	for i, title := range header {
 		name, ok := rosterColumns[strings.ToLower(strings.TrimSpace(title))]
 		if !ok {
-			return nil, fmt.Errorf("line 1: column %d has no name this program knows: the columns are trainee,name,ssc_ident,card_no,person_no", i+1)
+			return nil, fmt.Errorf("line 1: column %d has no name this program knows: the columns are %s", i+1, columnNames)
 		}
 		if slices.Contains(columns, name) {
 			return nil, fmt.Errorf("line 1: column %s is there twice", name)
@@ -82,7 +85,7 @@ func columnsOf(header []string) ([]string, error) {
 	}
 	for _, name := range []string{"trainee", "name"} {
 		if !slices.Contains(columns, name) {
-			return nil, fmt.Errorf("line 1: column %s is missing: the columns are trainee,name,ssc_ident,card_no,person_no", name)
+			return nil, fmt.Errorf("line 1: column %s is missing: the columns are %s", name, columnNames)
 		}
 	}
 	return columns, nil
@@ -100,7 +103,7 @@ func csvFault(err error) string {
 
 func fromRow(columns, row []string) personFile {
 	var p personFile
-	to := map[string]*string{"trainee": &p.Trainee, "name": &p.Name, "ssc_ident": &p.Ident, "card_no": &p.CardNo, "person_no": &p.PersonNo}
+	to := map[string]*string{"trainee": &p.Trainee, "name": &p.Name, "ssc_ident": &p.Ident, "card_no": &p.CardNo, "person_no": &p.PersonNo, "uid": &p.UID}
 	for i, name := range columns {
 		*to[name] = row[i]
 	}
@@ -114,17 +117,21 @@ func (f personFile) person(where string, found *problems) Person {
 	ident := strings.ToUpper(number(f.Ident))
 	cardNo := strings.ToUpper(number(f.CardNo))
 	personNo := attendance.NormalisePersonNo(number(f.PersonNo))
+	uid := strings.ToUpper(number(f.UID))
 	switch {
 	case !validID(id):
 		found.add("%s: trainee must be 1 to 64 letters, digits or hyphens", where)
-	case attendance.ValidPersonNo(attendance.NormalisePersonNo(id)) || id == personNo || id == cardNo || id == ident:
+	case attendance.ValidPersonNo(attendance.NormalisePersonNo(id)) || id == personNo || id == cardNo || id == ident || id == uid:
 		found.add("%s: trainee is a number of the person or card: records carry it, so it must be an id that says nothing to others", where)
 	}
 	if !validName(name) {
 		found.add("%s: name must be given, at most %d printable characters", where, maxName)
 	}
-	if ident == "" && cardNo == "" && personNo == "" {
-		found.add("%s: one of ssc_ident, card_no and person_no must be given", where)
+	if ident == "" && cardNo == "" && personNo == "" && uid == "" {
+		found.add("%s: one of ssc_ident, card_no, person_no and uid must be given", where)
+	}
+	if uid != "" && !validUID(uid) {
+		found.add("%s: uid must be 6 to 20 hexadecimal digits, as rollcalld's reader gives them%s", where, spreadsheet(uid))
 	}
 	if ident != "" && !attendance.ValidCardIdent(ident) {
 		found.add("%s: ssc_ident must be 32 hexadecimal digits with D156000005 from the 7th on%s", where, spreadsheet(ident))
@@ -140,6 +147,7 @@ func (f personFile) person(where string, found *problems) Person {
 	return Person{
 		ID: attendance.TraineeID(id), Name: attendance.NewPersonName(name), where: where,
 		Ident: attendance.NewCardIdent(ident), CardNo: attendance.NewCardNo(cardNo), PersonNo: attendance.NewPersonNo(personNo),
+		UID: attendance.NewUID(uid),
 	}
 }
 
@@ -151,6 +159,12 @@ func number(s string) string {
 
 func validCardNo(s string) bool {
 	return len(s) == 9 && strings.Trim(s, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+}
+
+// validUID reports whether s may be the serial number of a chip: 3 to 10 bytes
+// in hexadecimal (ISO 14443-3 has 4, 7 or 10; Wiegand 26 carries 3).
+func validUID(s string) bool {
+	return len(s) >= 6 && len(s) <= 20 && len(s)%2 == 0 && strings.Trim(s, "0123456789ABCDEF") == ""
 }
 
 // personNoFault says what is wrong with a normalised social security number.
@@ -195,6 +209,7 @@ func checkTrainees(people []Person, found *problems) {
 			{"ssc_ident", p.Ident.Reveal()},
 			{"card_no", p.CardNo.Reveal()},
 			{"person_no", p.PersonNo.Reveal()},
+			{"uid", p.UID.Reveal()},
 		} {
 			if k[1] == "" {
 				continue
