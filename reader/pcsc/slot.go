@@ -232,9 +232,10 @@ func (s *slot) send(ctx context.Context, tap attendance.Tap) {
 }
 
 // read reads the card, with its limit. Another program that keeps the card to
-// itself gets three more chances to let go. Errors wrap the sentinels of reader.
+// itself gets three more chances to let go, and a card that is mute one, for it
+// is so too while another program resets it. Errors wrap the sentinels of reader.
 func (s *slot) read(ctx context.Context) (cred attendance.Credential, err error) {
-	const retries, apart = 3, 200 * time.Millisecond
+	const busyTries, muteTries, apart = 3, 1, 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, s.driver.cfg.ReadLimit)
 	defer cancel()
 	for try := 0; ; try++ {
@@ -242,7 +243,8 @@ func (s *slot) read(ctx context.Context) (cred attendance.Credential, err error)
 		if err == nil {
 			return cred, nil
 		}
-		if !errors.Is(err, reader.ErrReaderBusy) || try == retries || !pause(ctx, apart) {
+		again := errors.Is(err, reader.ErrReaderBusy) && try < busyTries || errors.Is(err, reader.ErrCardMute) && try < muteTries
+		if !again || !pause(ctx, apart) {
 			return cred, fmt.Errorf("reader %q: %w", s.name, err)
 		}
 	}
