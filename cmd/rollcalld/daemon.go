@@ -168,47 +168,6 @@ func (d *daemon) today() string {
 	return d.clock.Now().Format(time.DateOnly)
 }
 
-// readerReport connects the readers to health. While a serial reader works, the
-// terminal is not without a reader, whatever became of the others.
-func (d *daemon) readerReport() func(reader string, err error) {
-	var mu sync.Mutex
-	troubles := map[string]error{}
-	return func(reader string, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			delete(troubles, reader)
-		} else {
-			troubles[reader] = err
-		}
-		if len(troubles) == 0 {
-			d.health.OK(device.PartReader)
-			return
-		}
-		for name, trouble := range troubles {
-			d.health.Set(device.PartReader, d.readerState(troubles), device.Sentence{
-				Zh: fmt.Sprintf("读卡器 %s 不可用：请检查连接线；签到请用其他方式。", name),
-				En: fmt.Sprintf("Reader %s does not work: %v; check its cable, and check in another way.", name, trouble),
-			})
-		}
-	}
-}
-
-// readerState is degraded while either the card readers or one of the serial
-// readers are free of trouble.
-func (d *daemon) readerState(troubles map[string]error) device.PartState {
-	bad := 0
-	for _, r := range d.serial {
-		if troubles[r.Name()] != nil {
-			bad++
-		}
-	}
-	if bad < len(d.serial) || bad == len(troubles) {
-		return device.StateDegraded
-	}
-	return device.StateDown
-}
-
 func (d *daemon) uplinkReport(online bool, err error) {
 	if online && err == nil {
 		d.health.OK(device.PartUplink)

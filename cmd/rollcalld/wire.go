@@ -134,7 +134,7 @@ func (d *daemon) openCamera() (err error) {
 
 // openReaders makes the drivers of all readers. They report to one place.
 func (d *daemon) openReaders() (err error) {
-	report := d.readerReport()
+	report := newReaderHealth(d.health).report
 	cards := d.cfg.Cards
 	cards.Today = d.today
 	if d.readers, err = pcsc.New(cards, d.clock.Now, d.log, report); err != nil {
