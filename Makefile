@@ -64,5 +64,11 @@ FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each
 	@deploy/fuzz.sh $(TAGS) $(FUZZTIME)
 
+# Proofs run longer than the short versions in `make test`; SEED names where to begin, so a failing seed replays.
+SEED := 1
+DAMAGES := 2000
+proof-damage: ## DAMAGES damaged ledgers: the daemon starts, keeps what can be read, names what is lost
+	$(GO) test ./queue -count 1 -v -timeout 2h -run '^TestDamage' -damage $(DAMAGES) -damage-seed $(SEED) | grep -v '^ *--- PASS\|^=== '
+
 clean: ## what was built and played; the fetched nets stay
 	rm -rf bin build/stage build/control

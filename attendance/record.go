@@ -18,6 +18,7 @@ const (
 	TypeFault   RecordType = "fault"   // a device failed a person; no attendance
 	TypeEnrol   RecordType = "enrol"   // a consented face template
 	TypePackage RecordType = "package" // a class package was accepted
+	TypeGap     RecordType = "gap"     // records were lost with a damaged file
 	TypePending RecordType = "pending" // a code that cannot be checked here; no attendance
 )
 
@@ -136,6 +137,15 @@ type OpenBody struct {
 	Last     *LastKnown `json:"last,omitempty"`
 }
 
+// GapBody is the body of a gap record: records From to To were lost with a
+// damaged file of this log, or of the earlier one that Log names.
+type GapBody struct {
+	Log    string `json:"log,omitempty"`
+	From   uint64 `json:"from"`
+	To     uint64 `json:"to"`
+	Reason string `json:"reason"` // "damaged" or "missing"
+}
+
 // LastKnown is the last line a terminal remembers of its ledger before this
 // epoch.
 type LastKnown struct {
@@ -146,7 +156,7 @@ type LastKnown struct {
 
 // body is any of the types above.
 type body interface {
-	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody
+	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody | GapBody
 }
 
 // NewRecord encodes a body. It is the one place where that is done.

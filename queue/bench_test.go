@@ -106,7 +106,4 @@ func BenchmarkOpen(b *testing.B) {
 		require.NoError(b, err)
 		require.NoError(b, l.Close())
 	}
-	info, err := os.Stat(filepath.Join(dir, "ledger.db"))
-	require.NoError(b, err)
-	b.ReportMetric(float64(info.Size())/records, "bytes/record")
 }

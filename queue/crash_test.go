@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"rollcall/attendance"
 	"rollcall/queue"
@@ -63,20 +62,16 @@ func appendForEver(dir string, early bool) error {
 // acknowledgeEarly is the fault that the harness must find: commits are
 // answered first and written after.
 func acknowledgeEarly(l *queue.Ledger) {
-	type commit struct {
-		tx   func(*bbolt.Tx) error
-		disk func(func(*bbolt.Tx) error) error
-	}
-	commits := make(chan commit, 16)
+	commits := make(chan func() error, 16)
 	go func() {
-		for c := range commits {
-			if err := c.disk(c.tx); err != nil {
+		for write := range commits {
+			if err := write(); err != nil {
 				panic(err)
 			}
 		}
 	}()
-	l.SetUpdate(func(tx func(*bbolt.Tx) error, disk func(func(*bbolt.Tx) error) error) error {
-		commits <- commit{tx, disk}
+	l.SetDisk(func(write func() error) error {
+		commits <- write
 		return nil
 	})
 }

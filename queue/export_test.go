@@ -1,9 +1,8 @@
 package queue
 
-import "go.etcd.io/bbolt"
+// SetDisk puts something between a ledger and its disk: f is given each change
+// of its files, and makes it or not.
+func (l *Ledger) SetDisk(f func(write func() error) error) { l.disk = f }
 
-// SetUpdate puts something between a ledger and its disk.
-func (l *Ledger) SetUpdate(f func(tx func(*bbolt.Tx) error, disk func(func(*bbolt.Tx) error) error) error) {
-	disk := l.db.Update
-	l.update = func(tx func(*bbolt.Tx) error) error { return f(tx, disk) }
-}
+// LetGo does now what Run does once an hour.
+func (l *Ledger) LetGo() error { return l.letGo() }

@@ -22,16 +22,13 @@ const lastName = "ledger.last"
 const (
 	reasonNew     = "new"     // this terminal never had a ledger here
 	reasonMissing = "missing" // the store was taken away; last names what it held
+	reasonDamaged = "damaged" // the end of the epoch before may be missing; last is what can be read
+	reasonOlder   = "older"   // the store was put back from an older copy; last names what it held before
 )
 
-// openRecord is line 1 of a new epoch.
+// openRecord is line 1 of the first epoch of a store.
 func openRecord(cfg Config) attendance.Record {
-	body := attendance.OpenBody{
-		Reason:   reasonNew,
-		Terminal: string(cfg.Terminal),
-		Key:      chain.KeyID(cfg.Key.Public()),
-		Software: cfg.Software,
-	}
+	body := openBody(cfg)
 	last, err := readLast(cfg.Dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		body.Reason, body.Last = reasonMissing, last
@@ -39,34 +36,58 @@ func openRecord(cfg Config) attendance.Record {
 	return attendance.NewRecord(attendance.TypeOpen, body)
 }
 
-// compareLast refuses a store that does not hold what was remembered of it.
-func (l *Ledger) compareLast() error {
-	last, err := readLast(l.cfg.Dir)
-	if err == nil && last.Log == string(l.id) {
-		line, err := l.line(chain.Seq(last.Seq))
-		if err != nil {
-			return err
-		}
-		if line == nil || chain.HashLine(line).String() != last.Hash {
-			return damaged(l.path, fmt.Errorf("it is an older copy: it does not hold record %d as the centre received it", last.Seq))
-		}
-		return nil
+func openBody(cfg Config) attendance.OpenBody {
+	return attendance.OpenBody{
+		Reason:   reasonNew,
+		Terminal: string(cfg.Terminal),
+		Key:      chain.KeyID(cfg.Key.Public()),
+		Software: cfg.Software,
 	}
-	if err == nil {
-		// Right only if this store was made after that one went missing and
-		// the note was not yet renewed.
-		if open, err := l.openBody(); err != nil || open.Last == nil || *open.Last != *last {
-			return damaged(l.path, fmt.Errorf("it is an older copy: %s is newer", last.Log))
-		}
-	}
-	if err := remember(l.cfg.Dir, l.end); err != nil {
-		return fmt.Errorf("noting the last record beside the ledger: %w", err)
-	}
-	return nil
 }
 
+// compareLast reports whether the store does not hold what was remembered of
+// it, and renews the note.
+func (l *Ledger) compareLast() (older bool, err error) {
+	last, err := readLast(l.dir)
+	if err == nil {
+		if older, err := l.olderThan(last); older || err != nil {
+			return older, err
+		}
+		if last.Log == string(l.tail.log) {
+			return false, nil
+		}
+	}
+	if err := remember(l.dir, l.tail); err != nil {
+		return false, fmt.Errorf("noting the last record beside the ledger: %w", err)
+	}
+	return false, nil
+}
+
+func (l *Ledger) olderThan(last *attendance.LastKnown) (bool, error) {
+	e := l.state.find(chain.LogID(last.Log))
+	if e == nil {
+		// Right only if this store was made after that one went missing and
+		// the note was not yet renewed.
+		open, err := l.openBody()
+		return err != nil || open.Last == nil || *open.Last != *last, nil
+	}
+	seq := chain.Seq(last.Seq)
+	if open, err := l.openBody(); err == nil && open.Last != nil && *open.Last == *last {
+		return false, nil // this epoch names it
+	}
+	if e.Cut != nil && seq <= e.Cut.Through || e.next(seq-1) != seq {
+		return false, nil
+	}
+	line, err := l.line(e.Log, seq)
+	if err != nil {
+		return false, err
+	}
+	return line == nil || chain.HashLine(line).String() != last.Hash, nil
+}
+
+// openBody reads line 1 of the current epoch.
 func (l *Ledger) openBody() (attendance.OpenBody, error) {
-	line, err := l.line(1)
+	line, err := l.line(l.state.current().Log, 1)
 	if err != nil {
 		return attendance.OpenBody{}, err
 	}
@@ -92,35 +113,11 @@ func readLast(dir string) (*attendance.LastKnown, error) {
 	return &last, nil
 }
 
-// remember replaces the note:
-//
-//  1. Write it under another name and sync the file.
-//  2. Rename it over the old one.
-//  3. Sync the directory.
+// remember replaces the note durably.
 func remember(dir string, t tail) error {
 	text, err := json.Marshal(attendance.LastKnown{Log: string(t.log), Seq: uint64(t.seq), Hash: t.hash.String()})
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, lastName)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return replaceFile(filepath.Join(dir, lastName), append(text, '\n'))
 }

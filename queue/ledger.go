@@ -3,15 +3,11 @@ package queue
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -38,6 +34,9 @@ var (
 // DefaultCapacity is the capacity of a ledger that names none, in records.
 const DefaultCapacity = 100_000
 
+// DefaultRetention is the retention of a ledger that names none.
+const DefaultRetention = 180 * 24 * time.Hour
+
 // headSize bounds a head in bytes, for sizing commits.
 const headSize = 1 << 10
 
@@ -48,6 +47,9 @@ type Config struct {
 	// Capacity is how many records may wait for the centre's receipt before
 	// appending is refused (about 1 KiB each). 0 means 100,000.
 	Capacity int `toml:"capacity"`
+	// Retention is how long records are kept after the centre received them,
+	// by the centre's clock. Shorter gives disk back sooner. 0 means 180 days.
+	Retention time.Duration `toml:"retention"`
 
 	// Terminal is the terminal's id, from its admission.
 	Terminal chain.TerminalID `toml:"-"`
@@ -65,7 +67,12 @@ func (c *Config) check() error {
 	if c.Capacity == 0 {
 		c.Capacity = DefaultCapacity
 	}
+	if c.Retention == 0 {
+		c.Retention = DefaultRetention
+	}
 	switch {
+	case c.Retention < 0:
+		return fmt.Errorf("ledger: retention = %s must be above 0", c.Retention)
 	case c.Dir == "":
 		return errors.New("ledger: dir is missing: name the state directory")
 	case c.Capacity < 0:
@@ -78,35 +85,47 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Status is where the ledger stands.
+// Status is where the ledger stands. Log to ReceiptedAt are of the current
+// epoch.
 type Status struct {
 	Log         chain.LogID
 	Last        chain.Seq  // of the last record
 	Receipted   chain.Seq  // the centre has everything up to here; 0 before its first receipt
 	ReceiptedAt chain.Wall // the centre's time of that receipt
-	Unsent      int        // records that wait for a receipt
+	Unsent      int        // records of any epoch that wait for a receipt
 	Capacity    int        // of Unsent
+	DiskFull    bool       // records are refused until the disk has room again
+	SetAside    int        // damaged files, kept under names that end in .bad
+	Lost        int        // records that could not be read in them and that the centre has not
 }
 
 // Ledger is the open ledger of this terminal.
 type Ledger struct {
 	*Store
 	cfg Config
-	id  chain.LogID
 	log *slog.Logger
 
-	update  func(func(*bbolt.Tx) error) error // db.Update; tests make it fail
-	waiting chan *request                     // Append waits when it is full
-	over    chan struct{}                     // closed when Run has returned
-	broken  chan struct{}                     // closed when the disk reported an error
-	disk    sync.Mutex                        // held by write
-	sealing sync.Mutex                        // held by Receipt: one at a time
+	disk    func(write func() error) error // makes a change of files; tests make it fail
+	waiting chan *request                  // Append waits when it is full
+	over    chan struct{}                  // closed when Run has returned
+	broken  chan struct{}                  // closed when nothing is acknowledged any more
+	writing sync.Mutex                     // held by write: one change of files at a time
 
-	mu      sync.Mutex // guards the rest
-	end     tail
-	receipt chain.Receipt // zero before the first
-	changed chan struct{} // closed and replaced at each change
-	failure error         // of the disk
+	// Of the last file; held with writing.
+	records int
+	filled  int64      // bytes in use
+	begun   chain.Wall // its first record
+	ballast ballast
+
+	bad int // damaged files; set by Open
+
+	mu       sync.Mutex // guards the rest
+	tail     tail
+	lasts    map[chain.LogID]chain.Seq // of epochs that ended
+	receipts map[chain.LogID]chain.Receipt
+	full     bool          // the disk
+	changed  chan struct{} // closed and replaced at each change
+	failure  error         // why nothing is acknowledged any more
 }
 
 // request is one Append on its way to the committer.
@@ -119,119 +138,6 @@ type request struct {
 type answer struct {
 	stored attendance.Stored
 	err    error
-}
-
-// Open opens the ledger in cfg.Dir, or makes a new one whose line 1 says so.
-// It reads and hashes every line and starts nothing. It returns [ErrInUse],
-// or [ErrDamaged] with the file left untouched.
-func Open(cfg Config, log *slog.Logger) (*Ledger, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(cfg.Dir, fileName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := create(cfg); err != nil {
-			return nil, fmt.Errorf("making a ledger in %s: %w", cfg.Dir, err)
-		}
-	}
-	store, err := openStore(path, false)
-	if err != nil {
-		return nil, err
-	}
-	l := &Ledger{
-		Store:   store,
-		cfg:     cfg,
-		log:     log,
-		update:  store.db.Update,
-		waiting: make(chan *request, chain.MaxBatchRecords),
-		over:    make(chan struct{}),
-		broken:  make(chan struct{}),
-		changed: make(chan struct{}),
-	}
-	if err := l.recall(); err != nil {
-		_ = store.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// recall checks the file and learns from it where the ledger stands.
-func (l *Ledger) recall() error {
-	var err error
-	if l.end, err = l.check(l.cfg.Key.Public()); err != nil {
-		return err
-	}
-	l.id = l.end.log
-	if got := l.id.Terminal(); got != l.cfg.Terminal {
-		return fmt.Errorf("the ledger in %s is of terminal %q, this is %q: use its own state directory", l.cfg.Dir, got, l.cfg.Terminal)
-	}
-	if err := l.compareLast(); err != nil {
-		return err
-	}
-	jws, err := l.lastReceipt()
-	if err != nil || jws == nil {
-		return err
-	}
-	r, err := chain.OpenReceipt(l.cfg.ReceiptKey, jws)
-	if err != nil {
-		// The centre has another key now. Its next receipt says where it is.
-		l.log.Warn("stored receipt is not by the centre's key", "err", err)
-		return nil
-	}
-	if err := l.owns(r); err != nil {
-		return damaged(l.path, err)
-	}
-	l.receipt = r
-	return nil
-}
-
-// create makes a ledger with line 1:
-//
-//  1. Make the whole file under another name, line 1, its head and the log id
-//     in one commit (bbolt syncs the file).
-//  2. Rename it. The epoch exists from here on.
-//  3. Sync the directory.
-//
-// A file left by a crash before step 2 was seen by nobody and is made anew.
-func create(cfg Config) error {
-	path := filepath.Join(cfg.Dir, fileName)
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error { return firstLine(tx, cfg) })
-	if err = errors.Join(err, db.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return err
-	}
-	return syncDir(cfg.Dir)
-}
-
-func firstLine(tx *bbolt.Tx, cfg Config) error {
-	for _, name := range [][]byte{bucketLines, bucketHeads, bucketState} {
-		if _, err := tx.CreateBucket(name); err != nil {
-			return err
-		}
-	}
-	var epoch [6]byte
-	_, _ = rand.Read(epoch[:]) // crypto/rand ends the program rather than fail
-	log := chain.NewLogID(cfg.Terminal, hex.EncodeToString(epoch[:]))
-	g := group{cfg: cfg, end: tail{log: log}}
-	if err := g.add(openRecord(cfg)); err != nil {
-		return err
-	}
-	if err := g.sign(); err != nil {
-		return err
-	}
-	return buckets(tx, func(lines, heads, state *bbolt.Bucket) error {
-		return errors.Join(state.Put(stateLog, []byte(log)), g.put(lines, heads))
-	})
 }
 
 // Append stores a record. When it returns nil the record is on disk, at the
@@ -268,17 +174,28 @@ func (l *Ledger) Append(ctx context.Context, record attendance.Record) (attendan
 }
 
 // Run commits what is appended until ctx ends; what waits then is still
-// committed. It is called once. It returns nil, or the error of a disk that
-// failed: the ledger acknowledges nothing more, and the process must start
-// again and read what is on disk.
+// committed. Beside that it checks the files that opening left unchecked, and
+// lets go what the retention allows. It is called once. It returns nil, or the
+// error of a disk that failed or a file that is damaged: the ledger
+// acknowledges nothing more, and the process must start again and read what is
+// on disk.
 func (l *Ledger) Run(ctx context.Context) error {
 	defer close(l.over)
+	auditing, stop := context.WithCancel(ctx)
+	var audit sync.WaitGroup
+	defer audit.Wait()
+	defer stop()
+	audit.Go(func() { l.audit(auditing) })
+	look := time.NewTicker(diskInterval)
+	defer look.Stop()
 	for {
 		select {
 		case r := <-l.waiting:
 			if err := l.commit(r); err != nil {
 				return err
 			}
+		case <-look.C:
+			l.lookAtDisk()
 		case <-l.broken:
 			return l.stopped()
 		case <-ctx.Done():
@@ -304,10 +221,11 @@ func (l *Ledger) finish() error {
 }
 
 // commit stores first and what waits behind it with one head in one commit.
-// It returns an error only if the disk did.
+// It returns an error only if nothing more may be acknowledged.
 func (l *Ledger) commit(first *request) error {
+	unsent := l.Status().Unsent
 	l.mu.Lock()
-	g := group{cfg: l.cfg, end: l.end, receipt: l.receipt}
+	g := group{cfg: l.cfg, end: l.tail, receipt: l.receipts[l.tail.log], unsent: unsent}
 	l.mu.Unlock()
 
 	var taken []*request
@@ -328,14 +246,14 @@ func (l *Ledger) commit(first *request) error {
 		refuse(taken, err)
 		return nil
 	}
-	err := l.write("storing records", func(tx *bbolt.Tx) error {
-		return buckets(tx, func(lines, heads, _ *bbolt.Bucket) error { return g.put(lines, heads) })
-	})
-	if err != nil {
+	if err := l.write("storing records", func() error { return l.store(&g) }); err != nil {
 		refuse(taken, err)
+		if errors.Is(err, ErrDiskFull) {
+			return nil
+		}
 		return err
 	}
-	l.advance(func() { l.end = g.end })
+	l.advance(func() { l.tail = g.end })
 	for i, r := range taken {
 		stored := g.stored(i)
 		l.log.Info("record stored", "seq", stored.Seq, "type", string(r.record.Type))
@@ -344,32 +262,87 @@ func (l *Ledger) commit(first *request) error {
 	return nil
 }
 
-// write makes a change durable. The first error is the last change: after it
-// nobody knows what is on the disk until it is read again, so nothing more is
-// acknowledged.
-func (l *Ledger) write(doing string, change func(*bbolt.Tx) error) error {
-	l.disk.Lock()
-	defer l.disk.Unlock()
+// write makes a change durable. A full disk refuses it and nothing more. Any
+// other error is of the last change: after it nobody knows what is on the disk
+// until it is read again (a second fsync would say yes and mean nothing), so
+// nothing more is acknowledged.
+func (l *Ledger) write(doing string, change func() error) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	select {
 	case <-l.broken:
 		return l.stopped()
 	default:
 	}
-	err := guard(func() error { return l.update(change) })
-	if err == nil {
+	err := guard(func() error { return l.disk(change) })
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, ErrDiskFull):
+		return err
+	case isDiskFull(err):
+		l.setFull(l.ballast.release)
+		return fmt.Errorf("%w (%w)", ErrDiskFull, err)
 	}
-	l.mu.Lock()
-	l.failure = fmt.Errorf("%w: %s: %w", ErrStopped, doing, err)
-	l.mu.Unlock()
-	close(l.broken)
+	l.fail(fmt.Errorf("%w: %s: %w", ErrStopped, doing, err))
 	return l.stopped()
+}
+
+// fail ends the acknowledging for good. The first reason stays.
+func (l *Ledger) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure != nil {
+		return
+	}
+	l.failure = err
+	close(l.broken)
+}
+
+// store puts a group into the last file, or as the first into another.
+func (l *Ledger) store(g *group) error {
+	if err := l.room(g); err != nil {
+		return err
+	}
+	if l.fits(g) {
+		size, err := update(l.active.db, g.put)
+		l.filled, l.records = size, l.records+len(g.lines)
+		return err
+	}
+	e := l.state.current()
+	first := g.end.seq - chain.Seq(len(g.lines)) + 1
+	path := l.path(e, first)
+	db, err := createFile(path, g.put)
+	if err != nil {
+		return err
+	}
+	l.filled, l.records, l.begun = 0, len(g.lines), g.first
+	s := l.now().clone()
+	s.current().files = append(s.current().files, first)
+	l.Store.mu.Lock()
+	l.Store.open = append(l.Store.open, l.active)
+	l.active = &file{path: path, db: db}
+	l.state = s
+	l.Store.mu.Unlock()
+	if err := s.clone().save(l.root); err != nil {
+		// It says no more than the directory does, and is saved again.
+		l.log.Warn("a new ledger file was not noted in the state", "err", err)
+	}
+	return nil
+}
+
+// fits reports whether the last file takes a group. A commit writes its lines
+// and some pages of the way to them anew.
+func (l *Ledger) fits(g *group) bool {
+	return l.records+len(g.lines) <= maxFileRecords &&
+		l.filled+2*int64(g.size)+64<<10 <= maxFileBytes &&
+		g.wall.Sub(l.begun.Time) < maxFileAge
 }
 
 // next takes another waiting record if it is sure to fit, whatever its size:
 // one commit never outgrows one uplink message.
 func (l *Ledger) next(g *group) *request {
-	if len(g.lines) == chain.MaxBatchRecords || g.size+chain.MaxLine+headSize > chain.MaxBatchBytes {
+	if g.whole() {
 		return nil
 	}
 	select {
@@ -391,17 +364,20 @@ type group struct {
 	cfg     Config
 	end     tail // after the last line
 	receipt chain.Receipt
+	unsent  int  // records that wait already
+	force   bool // a record about the ledger itself, which a full one takes too
 
 	lines  [][]byte
 	hashes []chain.Hash
-	size   int // bytes of lines with their newlines
-	wall   chain.Wall
+	size   int        // bytes of lines with their newlines
+	first  chain.Wall // of its first line
+	wall   chain.Wall // of its last
 	head   []byte
 }
 
 // add puts the envelope around a record and forms its line.
 func (g *group) add(record attendance.Record) error {
-	if g.end.seq-g.receipt.Seq >= chain.Seq(g.cfg.Capacity) {
+	if !g.force && g.unsent+len(g.lines) >= g.cfg.Capacity {
 		return ErrFull
 	}
 	e := chain.Entry{
@@ -424,10 +400,18 @@ func (g *group) add(record attendance.Record) error {
 	if _, err := chain.ParseLine(line); err != nil {
 		return fmt.Errorf("%w: %w", ErrRecord, err)
 	}
+	if len(g.lines) == 0 {
+		g.first = e.At.Wall
+	}
 	g.end.seq, g.end.hash, g.wall = e.Seq, chain.HashLine(line), e.At.Wall
 	g.lines, g.hashes = append(g.lines, line), append(g.hashes, g.end.hash)
 	g.size += len(line) + 1
 	return nil
+}
+
+// whole reports that one more record might not fit into one uplink message.
+func (g *group) whole() bool {
+	return len(g.lines) == chain.MaxBatchRecords || g.size+chain.MaxLine+headSize > chain.MaxBatchBytes
 }
 
 // sign makes the head that covers the last line.
@@ -437,15 +421,15 @@ func (g *group) sign() error {
 	return err
 }
 
-func (g *group) put(lines, heads *bbolt.Bucket) error {
-	lines.FillPercent, heads.FillPercent = 1, 1 // keys only grow
+func (g *group) put(b *bbolt.Bucket) error {
+	b.FillPercent = 1 // keys only grow
 	first := g.end.seq - chain.Seq(len(g.lines)) + 1
 	for i, line := range g.lines {
-		if err := lines.Put(seqKey(first+chain.Seq(i)), line); err != nil {
+		if err := b.Put(seqKey(first+chain.Seq(i)), line); err != nil {
 			return err
 		}
 	}
-	return heads.Put(seqKey(g.end.seq), g.head)
+	return b.Put(headKey(g.end.seq), g.head)
 }
 
 func (g *group) stored(i int) attendance.Stored {
@@ -454,39 +438,78 @@ func (g *group) stored(i int) attendance.Stored {
 }
 
 // Batch gives the payload of one uplink message (chain.FormBatch): the lines
-// after a record, ending at one that a head covers, and the last of them. It
-// is nil when there are none. Limits under one commit are exceeded, those of
-// chain.MaxBatchRecords and chain.MaxBatchBytes never.
+// after a record of the log that [Ledger.Marks] names, ending at one that a
+// head covers, and the last of them. It is nil when there are none. Limits
+// under one commit are exceeded, those of chain.MaxBatchRecords and
+// chain.MaxBatchBytes never.
 func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error) {
-	r, err := l.run(after, maxRecords, maxBytes)
+	log, _, _ := l.Marks()
+	r, err := l.run(log, after, maxRecords, maxBytes)
 	if err != nil || len(r.lines) == 0 {
 		return nil, after, err
 	}
-	last = after + chain.Seq(len(r.lines))
 	if _, err := chain.OpenHead(l.cfg.Key.Public(), r.head); err != nil {
-		return nil, after, damaged(l.path, fmt.Errorf("the head of record %d: %w", last, err))
+		e := l.now()
+		first, _ := e.find(log).file(r.last)
+		return nil, after, l.damaged(l.path(e.find(log), first), fmt.Errorf("%w: the head of record %d: %w", ErrDamaged, r.last, err))
 	}
-	return chain.FormBatch(r.lines, r.head), last, nil
+	return chain.FormBatch(r.lines, r.head), r.last, nil
 }
 
 // Status says where the ledger stands.
 func (l *Ledger) Status() Status {
+	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Status{
-		Log:         l.end.log,
-		Last:        l.end.seq,
-		Receipted:   l.receipt.Seq,
-		ReceiptedAt: l.receipt.At,
-		Unsent:      int(l.end.seq - l.receipt.Seq),
-		Capacity:    l.cfg.Capacity,
+	r := l.receipts[l.tail.log]
+	s := Status{
+		Log: l.tail.log, Last: l.tail.seq, Receipted: r.Seq, ReceiptedAt: r.At,
+		Capacity: l.cfg.Capacity, DiskFull: l.full, SetAside: l.bad,
 	}
+	for i := range now.Epochs {
+		e := &now.Epochs[i]
+		s.Unsent += l.waitingIn(e)
+		s.Lost += e.missing(l.receipts[e.Log].Seq)
+	}
+	return s
 }
 
-// Marks is the part of [Ledger.Status] that an uplink needs.
+// waitingIn counts the records of an epoch that wait for a receipt. The caller
+// holds mu.
+func (l *Ledger) waitingIn(e *epoch) int {
+	from := l.receipts[e.Log].Seq
+	if e.Cut != nil {
+		from = max(from, e.Cut.Through)
+	}
+	last := l.lastOf(e.Log)
+	if from >= last {
+		return 0
+	}
+	return max(0, int(last-from)-e.missing(from))
+}
+
+func (l *Ledger) lastOf(log chain.LogID) chain.Seq {
+	if log == l.tail.log {
+		return l.tail.seq
+	}
+	return l.lasts[log]
+}
+
+// Marks says what an uplink sends: the oldest log with records that wait for a
+// receipt, or the current one, its last record, and the last that the centre
+// is known to have.
 func (l *Ledger) Marks() (log chain.LogID, last, receipted chain.Seq) {
-	s := l.Status()
-	return s.Log, s.Last, s.Receipted
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	log = l.tail.log
+	for i := range now.Epochs {
+		if l.waitingIn(&now.Epochs[i]) > 0 {
+			log = now.Epochs[i].Log
+			break
+		}
+	}
+	return log, l.lastOf(log), l.receipts[log].Seq
 }
 
 // Changed gives a channel that is closed at the next change of

@@ -10,17 +10,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/big"
-	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.etcd.io/bbolt"
 
 	"rollcall/attendance"
 	"rollcall/queue"
@@ -186,9 +183,9 @@ func TestDiskError(t *testing.T) {
 func failing(t *testing.T, dir string, kept bool, err error) (*queue.Ledger, <-chan error) {
 	l, openErr := openLedger(queuetest.Config(dir))
 	require.NoError(t, openErr)
-	l.SetUpdate(func(tx func(*bbolt.Tx) error, disk func(func(*bbolt.Tx) error) error) error {
+	l.SetDisk(func(write func() error) error {
 		if kept {
-			require.NoError(t, disk(tx))
+			require.NoError(t, write())
 		}
 		return err
 	})
@@ -268,7 +265,7 @@ func TestStoreTakenAway(t *testing.T) {
 			dir := t.TempDir()
 			entries := fill(t, dir, 6, receipted)
 			remembered := max(receipted, 1) // before a receipt, what stood when it was opened
-			require.NoError(t, os.Remove(filepath.Join(dir, "ledger.db")))
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
 			log, body := opening(t, dir)
 			assert.Equal(t, "missing", body.Reason)
 			assert.Equal(t, &attendance.LastKnown{
@@ -282,7 +279,7 @@ func TestStoreTakenAway(t *testing.T) {
 	t.Run("with a note that cannot be read", func(t *testing.T) {
 		dir := t.TempDir()
 		fill(t, dir, 1, 0)
-		require.NoError(t, os.Remove(filepath.Join(dir, "ledger.db")))
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "ledger.last"), []byte("{"), 0o600))
 		_, body := opening(t, dir)
 		assert.Equal(t, "missing", body.Reason)
@@ -291,121 +288,70 @@ func TestStoreTakenAway(t *testing.T) {
 	t.Run("with its note", func(t *testing.T) {
 		dir := t.TempDir()
 		fill(t, dir, 1, 0)
-		require.NoError(t, os.Remove(filepath.Join(dir, "ledger.db")))
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
 		require.NoError(t, os.Remove(filepath.Join(dir, "ledger.last")))
 		_, body := opening(t, dir)
 		assert.Equal(t, "new", body.Reason, "nobody can tell; the centre still sees the new epoch")
 	})
 }
 
-// A store put back from an older copy is refused: going on from there would
-// fork what the centre has.
-func TestOlderCopy(t *testing.T) {
-	read := func(path string) []byte {
-		text, err := os.ReadFile(path)
-		require.NoError(t, err)
-		return text
+// A store put back from an older copy does not go on as if nothing was: that
+// would fork what the centre has. It begins an epoch that names what it was.
+func TestF16OlderCopy(t *testing.T) {
+	copyOf := func(dir string) string {
+		old := filepath.Join(t.TempDir(), "old")
+		require.NoError(t, os.CopyFS(old, os.DirFS(filepath.Join(dir, "ledger"))))
+		return old
 	}
-	refused := func(t *testing.T, dir string) {
+	putBack := func(dir, old string) {
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
+		require.NoError(t, os.CopyFS(filepath.Join(dir, "ledger"), os.DirFS(old)))
+	}
+	noticed := func(t *testing.T, dir string, last chain.Entry) {
 		t.Helper()
-		_, err := openLedger(queuetest.Config(dir))
-		assert.ErrorIs(t, err, queue.ErrDamaged)
-		assert.ErrorContains(t, err, "older copy")
+		l, err := openLedger(queuetest.Config(dir))
+		require.NoError(t, err)
+		defer l.Close()
+		entries := queuetest.Read(t, l)
+		line, err := last.Line()
+		require.NoError(t, err)
+		e := entries[len(entries)-1]
+		body, err := attendance.ReadBody[attendance.OpenBody](e.Body)
+		require.NoError(t, err)
+		assert.EqualValues(t, 1, e.Seq)
+		assert.Equal(t, "older", body.Reason)
+		assert.Equal(t, &attendance.LastKnown{Log: string(last.Log), Seq: uint64(last.Seq), Hash: chain.HashLine(line).String()}, body.Last)
 	}
 	t.Run("of this epoch", func(t *testing.T) {
 		dir := t.TempDir()
-		db := filepath.Join(dir, "ledger.db")
 		fill(t, dir, 3, 0)
-		old := read(db)
-		fill(t, dir, 3, 6)
-		require.NoError(t, os.WriteFile(db, old, 0o600))
-		refused(t, dir)
+		old := copyOf(dir)
+		entries := fill(t, dir, 3, 6)
+		putBack(dir, old)
+		noticed(t, dir, entries[5])
 	})
 	t.Run("of the epoch before", func(t *testing.T) {
 		dir := t.TempDir()
-		db := filepath.Join(dir, "ledger.db")
 		fill(t, dir, 3, 2)
-		old := read(db)
-		require.NoError(t, os.Remove(db))
-		fill(t, dir, 3, 0)
-		require.NoError(t, os.WriteFile(db, old, 0o600))
-		refused(t, dir)
+		old := copyOf(dir)
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
+		entries := fill(t, dir, 3, 0)
+		putBack(dir, old)
+		noticed(t, dir, entries[0])
 	})
 	t.Run("power cut between the new store and its note", func(t *testing.T) {
 		dir := t.TempDir()
 		note := filepath.Join(dir, "ledger.last")
 		fill(t, dir, 3, 2)
-		old := read(note)
-		require.NoError(t, os.Remove(filepath.Join(dir, "ledger.db")))
+		old, err := os.ReadFile(note)
+		require.NoError(t, err)
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "ledger")))
 		log, _ := opening(t, dir)
 		require.NoError(t, os.WriteFile(note, old, 0o600))
 		again, _ := opening(t, dir)
 		assert.Equal(t, log, again)
-		assert.Contains(t, string(read(note)), string(log))
+		now, err := os.ReadFile(note)
+		require.NoError(t, err)
+		assert.Contains(t, string(now), string(log))
 	})
-}
-
-// A file that cannot be right is reported and left alone, whatever is wrong
-// with it; a file that opens holds what was written.
-func TestDamagedFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "ledger.db")
-	entries := fill(t, dir, 200, 100)
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
-	random := mathrand.New(mathrand.NewPCG(1, 2))
-	page := os.Getpagesize()
-
-	spoil := map[string]func([]byte) []byte{
-		"empty":              func([]byte) []byte { return nil },
-		"text":               func([]byte) []byte { return []byte(strings.Repeat("not a ledger\n", 2000)) },
-		"both metas zeroed":  func(b []byte) []byte { clear(b[:2*page]); return b },
-		"cut to a page":      func(b []byte) []byte { return b[:page] },
-		"cut in half":        func(b []byte) []byte { return b[:len(b)/2] },
-		"all but metas gone": func(b []byte) []byte { clear(b[2*page:]); return b },
-		"a body altered":     func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("reader 77"), []byte("reader 78")) },
-	}
-	for name, f := range spoil {
-		t.Run(name, func(t *testing.T) {
-			assert.True(t, openSpoiled(t, dir, f(bytes.Clone(whole)), entries), "opened")
-		})
-	}
-	found := 0
-	for range 150 {
-		b := bytes.Clone(whole)
-		switch at := random.IntN(len(b)); random.IntN(3) {
-		case 0:
-			for i := at; i < min(at+16, len(b)); i++ {
-				b[i] = byte(random.Uint32())
-			}
-		case 1:
-			clear(b[at/page*page : at/page*page+page])
-		case 2:
-			b = b[:at]
-		}
-		if openSpoiled(t, dir, b, entries) {
-			found++
-		}
-	}
-	t.Logf("%d of 150 random damages lay in pages that are in use", found)
-	assert.Greater(t, found, 50)
-}
-
-// openSpoiled opens a spoiled file and reports whether it was refused.
-func openSpoiled(t *testing.T, dir string, text []byte, entries []chain.Entry) bool {
-	t.Helper()
-	path := filepath.Join(dir, "ledger.db")
-	require.NoError(t, os.WriteFile(path, text, 0o600))
-	l, err := openLedger(queuetest.Config(dir))
-	if err == nil {
-		assert.Equal(t, entries, queuetest.Read(t, l))
-		require.NoError(t, l.Close())
-		return false
-	}
-	assert.ErrorIs(t, err, queue.ErrDamaged)
-	assert.ErrorContains(t, err, "Move it to "+path+".bad")
-	after, err := os.ReadFile(path)
-	require.NoError(t, err)
-	assert.True(t, bytes.Equal(text, after), "the file was touched")
-	return true
 }

@@ -2,322 +2,384 @@ package queue
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"rollcall/queue/chain"
-)
-
-const fileName = "ledger.db"
-
-// lockTimeout is how long opening waits for another process to let go.
-const lockTimeout = time.Second
-
-// The buckets and keys of the file. Lines and heads are keyed by the sequence
-// number, 8 bytes big-endian.
-var (
-	bucketLines = []byte("lines") // seq -> record line
-	bucketHeads = []byte("heads") // seq of the line it covers -> head
-	bucketState = []byte("state")
-
-	stateLog     = []byte("log")     // the log id
-	stateReceipt = []byte("receipt") // the last receipt, JWS; absent before the first
 )
 
 var (
 	// ErrInUse says that another process has the ledger open.
 	ErrInUse = errors.New("the ledger is in use by another process: stop that one first")
 
-	// ErrDamaged says that the file cannot be what this terminal wrote. The
-	// file was left as it is.
-	ErrDamaged = errors.New("the ledger file is damaged")
+	// ErrDamaged says that a file cannot be what this terminal wrote. Opening
+	// the ledger to write sets it aside and goes on with what can be read.
+	ErrDamaged = errors.New("a ledger file is damaged")
 )
 
-// Store reads a ledger file.
+// maxOpenFiles is how many files besides the last are held open for readers.
+const maxOpenFiles = 4
+
+// Store reads a ledger.
 type Store struct {
-	db   *bbolt.DB
-	path string
+	dir  string // the state directory
+	root string // the store's own
+	lock *os.File
+
+	mu     sync.Mutex                   // guards what follows
+	state  state                        // replaced whole: a copy may be read without the lock
+	open   []*file                      // of sealed files of any epoch, the last used last
+	active *file                        // the one that records are added to; nil in a store that is only read
+	notice func(path string, err error) // told of damage; nil in a store that is only read
 }
 
 // OpenReadOnly opens the ledger in a state directory for reading. It returns
-// [ErrInUse] while the daemon runs. It checks nothing: give an [Store.Export]
-// to a chain.Verifier.
+// [ErrInUse] while the daemon runs, and fs.ErrNotExist if there is none. It
+// changes and mends nothing: give an [Store.Export] to a chain.Verifier.
 func OpenReadOnly(dir string) (*Store, error) {
-	return openStore(filepath.Join(dir, fileName), true)
+	s, err := lockStore(dir, syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	if s.state, err = loadState(s.root); err == nil {
+		for i := range s.state.Epochs {
+			err = errors.Join(err, s.state.Epochs[i].listFiles(s.root))
+		}
+	} else if errors.Is(err, fs.ErrNotExist) {
+		if _, old := os.Stat(filepath.Join(dir, oldName)); old == nil {
+			err = fmt.Errorf("%s is a ledger of the first version: start rollcalld once, which takes it over", oldName)
+		}
+	}
+	if err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("opening the ledger in %s: %w", dir, err)
+	}
+	return s, nil
 }
 
-// openStore opens an existing file; it never creates one.
-func openStore(path string, readOnly bool) (*Store, error) {
-	info, err := os.Stat(path)
+// lockStore takes the lock of a state directory: one process writes, or
+// several read.
+func lockStore(dir string, how int) (*Store, error) {
+	d, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
-	if info.Size() == 0 {
-		return nil, damaged(path, errors.New("it is empty"))
-	}
-	s := &Store{path: path}
-	var file *os.File
-	err = guard(func() error {
-		var err error
-		s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout:      lockTimeout,
-			ReadOnly:     readOnly,
-			FreelistType: bbolt.FreelistMapType,
-			OpenFile: func(name string, _ int, perm os.FileMode) (*os.File, error) {
-				// Without O_CREATE.
-				flag := os.O_RDWR
-				if readOnly {
-					flag = os.O_RDONLY
-				}
-				var err error
-				file, err = os.OpenFile(name, flag, perm)
-				return file, err
-			},
-		})
-		return err
-	})
-	switch {
-	case err == nil:
-		return s, nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("opening %s: %w", path, ErrInUse)
-	}
-	if file != nil {
-		// After a panic bbolt's mapping of the file is left, and closing alone
-		// would leave the lock with it.
-		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
-		_ = file.Close()
-	}
-	if _, ok := errors.AsType[syscall.Errno](err); ok {
-		return nil, fmt.Errorf("opening %s: %w", path, err) // rights, memory, a disk that is away
-	}
-	return nil, damaged(path, err)
-}
-
-// damaged says what a person does about a file that cannot be read.
-func damaged(path string, why error) error {
-	return fmt.Errorf("%w: %s: %w; nothing was changed. Move it to %s.bad, keep it for support, and start again: "+
-		"a new epoch begins and the centre is told", ErrDamaged, path, why, path)
-}
-
-// guard turns a panic or a memory fault while reading a damaged file into an
-// error. bbolt has no page checksums: it follows whatever a page says.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+	for until := time.Now().Add(lockTimeout); ; time.Sleep(lockTimeout / 20) {
+		err = syscall.Flock(int(d.Fd()), how|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(until) {
+			break
 		}
-	}()
-	return f()
+	}
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = ErrInUse
+	}
+	if err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("opening the ledger in %s: %w", dir, err)
+	}
+	return &Store{dir: dir, root: filepath.Join(dir, storeName), lock: d}, nil
 }
 
-// Close closes the file. For a [Ledger] it comes after Run has returned.
+// Close closes the files. For a [Ledger] it comes after Run has returned.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
+	if err := errors.Join(s.closeAll(), s.lock.Close()); err != nil {
 		return fmt.Errorf("closing the ledger: %w", err)
 	}
 	return nil
 }
 
-// view runs a short read transaction. What f keeps it must copy.
-func (s *Store) view(f func(lines, heads, state *bbolt.Bucket) error) error {
-	err := guard(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { return buckets(tx, f) })
-	})
-	if errors.Is(err, ErrDamaged) {
-		return damaged(s.path, err)
+func (s *Store) closeAll() (err error) {
+	s.mu.Lock()
+	files := s.open
+	if s.active != nil {
+		files = append(files, s.active)
+	}
+	s.open, s.active = nil, nil
+	s.mu.Unlock()
+	for _, f := range files {
+		err = errors.Join(err, f.db.Close())
 	}
 	return err
 }
 
-func buckets(tx *bbolt.Tx, f func(lines, heads, state *bbolt.Bucket) error) error {
-	lines, heads, state := tx.Bucket(bucketLines), tx.Bucket(bucketHeads), tx.Bucket(bucketState)
-	if lines == nil || heads == nil || state == nil {
-		return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
+// closeActive closes the last file.
+func (s *Store) closeActive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active != nil {
+		_ = s.active.db.Close()
+		s.active = nil
 	}
-	return f(lines, heads, state)
 }
 
-// Each calls f with every record in order, and with those that are appended
-// meanwhile. It ends at f's first error and returns it.
+// forget closes a file that readers had open.
+func (s *Store) forget(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = slices.DeleteFunc(s.open, func(f *file) bool {
+		if f.path == path {
+			_ = f.db.Close()
+		}
+		return f.path == path
+	})
+}
+
+// path is where a file of records lies.
+func (s *Store) path(e *epoch, first chain.Seq) string {
+	return filepath.Join(s.root, e.name(), fileName(first))
+}
+
+// now gives the state as it stands. It must not be changed.
+func (s *Store) now() state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// read runs f on the file that begins with a record.
+func (s *Store) read(e *epoch, first chain.Seq, f func(*bbolt.Bucket) error) error {
+	opened, err := s.take(e, first)
+	if err != nil {
+		return err
+	}
+	err = view(opened.db, f)
+	s.mu.Lock()
+	opened.uses--
+	s.mu.Unlock()
+	if errors.Is(err, ErrDamaged) {
+		return s.damaged(s.path(e, first), err)
+	}
+	return err
+}
+
+// take gives an open file. One that is opened is checked first.
+func (s *Store) take(e *epoch, first chain.Seq) (*file, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path := s.path(e, first)
+	if s.active != nil && s.active.path == path {
+		s.active.uses++
+		return s.active, nil
+	}
+	if i := slices.IndexFunc(s.open, func(f *file) bool { return f.path == path }); i >= 0 {
+		f := s.open[i]
+		s.open = append(slices.Delete(s.open, i, i+1), f)
+		f.uses++
+		return f, nil
+	}
+	if _, err := checkFile(path, e, first); err != nil {
+		return nil, s.damaged(path, err)
+	}
+	db, err := openFile(path, true)
+	if err != nil {
+		return nil, s.damaged(path, err)
+	}
+	f := &file{path: path, db: db, uses: 1}
+	s.open = append(s.open, f)
+	for i := 0; i < len(s.open) && len(s.open) > maxOpenFiles; i++ {
+		if s.open[i].uses == 0 {
+			_ = s.open[i].db.Close()
+			s.open = slices.Delete(s.open, i, i+1)
+			i--
+		}
+	}
+	return f, nil
+}
+
+// damaged says what a person does about a file that cannot be read, and tells
+// who has the ledger open to write.
+func (s *Store) damaged(path string, err error) error {
+	if !errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("reading %s: %w", path, err) // rights, memory, a disk that is away
+	}
+	err = fmt.Errorf("%w: %s; nothing was changed: start rollcalld or run rollcall ledger salvage, "+
+		"which sets it aside, keeps every record that can be read and names those that cannot", err, path)
+	if s.notice != nil {
+		s.notice(path, err)
+	}
+	return err
+}
+
+// Each calls f with every record that is kept, epoch by epoch in order, and
+// with those that are appended meanwhile; first with those that outlasted the
+// retention. It ends at f's first error and returns it.
 func (s *Store) Each(f func(chain.Entry) error) error {
+	text, err := os.ReadFile(filepath.Join(s.root, keptName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the ledger: %w", err)
+	}
+	for _, line := range splitLines(text) {
+		e, err := chain.ParseLine(line)
+		if err != nil {
+			continue // damaged; the centre has it
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+	epochs := s.now().Epochs
+	for i := range epochs {
+		if err := s.eachOf(epochs[i].Log, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) eachOf(log chain.LogID, f func(chain.Entry) error) error {
 	var after chain.Seq
 	for {
-		r, err := s.run(after, chain.MaxBatchRecords, chain.MaxBatchBytes)
+		r, err := s.run(log, after, chain.MaxBatchRecords, chain.MaxBatchBytes)
 		if err != nil || len(r.lines) == 0 {
 			return err
 		}
 		for _, line := range r.lines {
 			e, err := chain.ParseLine(line)
 			if err != nil {
-				return damaged(s.path, err)
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			if err := f(e); err != nil {
 				return err
 			}
 		}
-		after += chain.Seq(len(r.lines))
+		after = r.last
 	}
 }
 
 // Export writes the whole ledger as text that a chain.Verifier accepts: the
-// certificate of the ledger key, record lines with a head after every few, and
-// the last receipt. It may run beside appends; it then ends with a line that
-// was the last at some moment of the export.
+// certificate of the ledger key, then for each epoch record lines with a head
+// after every few, and the last receipt; where records were let go, the head of
+// the last of them stands first. It may run beside appends; it then
+// ends with a line that was the last at some moment of the export.
 func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
-	put := func(line []byte) error {
-		_, err := w.Write(append(bytes.Clone(line), '\n'))
+	if err := put(w, chain.CertificateLine(cert)); err != nil {
 		return err
 	}
-	if err := put(chain.CertificateLine(cert)); err != nil {
+	epochs := s.now().Epochs // with receipts from before the lines, so that none names one that is missing
+	for i := range epochs {
+		if err := s.exportEpoch(w, &epochs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func put(w io.Writer, line []byte) error {
+	if _, err := w.Write(append(bytes.Clone(line), '\n')); err != nil {
 		return fmt.Errorf("exporting the ledger: %w", err)
 	}
-	receipt, err := s.lastReceipt() // before the lines, so that none it names is missing
-	if err != nil {
-		return err
+	return nil
+}
+
+func (s *Store) exportEpoch(w io.Writer, e *epoch) error {
+	if e.Cut != nil && e.Cut.Head != "" { // names the record before the first that is left
+		if err := put(w, []byte(e.Cut.Head)); err != nil {
+			return err
+		}
 	}
 	var after chain.Seq
 	for {
-		r, err := s.run(after, chain.MaxBatchRecords, chain.MaxBatchBytes)
+		r, err := s.run(e.Log, after, chain.MaxBatchRecords, chain.MaxBatchBytes)
 		if err != nil {
 			return err
 		}
 		if len(r.lines) == 0 {
 			break
 		}
-		payload := bytes.Join(r.lines, []byte("\n"))
-		if r.head != nil {
-			payload = chain.FormBatch(r.lines, r.head)
+		if err := put(w, chain.FormBatch(r.lines, r.head)); err != nil {
+			return err
 		}
-		if err := put(payload); err != nil {
-			return fmt.Errorf("exporting the ledger: %w", err)
-		}
-		after += chain.Seq(len(r.lines))
+		after = r.last
 	}
-	if receipt == nil {
+	if e.Receipt == "" {
 		return nil
 	}
-	if err := put(receipt); err != nil {
-		return fmt.Errorf("exporting the ledger: %w", err)
-	}
-	return nil
+	return put(w, []byte(e.Receipt))
 }
 
-// stretch is consecutive lines and the head that covers the last of them. Head is
-// nil only in a file that somebody cut: then lines run to its end.
+// stretch is consecutive lines and the head that covers the last of them.
 type stretch struct {
 	lines [][]byte
 	head  []byte
+	last  chain.Seq
 }
 
-// run copies lines after a record, within limits if one commit allows it.
-func (s *Store) run(after chain.Seq, maxRecords, maxBytes int) (stretch, error) {
-	var r stretch
-	covered, size := 0, 0
-	err := s.view(func(lines, heads, _ *bbolt.Bucket) error {
-		c := lines.Cursor()
-		for key, line := c.Seek(seqKey(after + 1)); key != nil; key, line = c.Next() {
-			head := heads.Get(key)
-			size += len(line) + 1
-			if covered > 0 && (len(r.lines) >= maxRecords || size+len(head) > maxBytes) {
-				break
-			}
-			if !bytes.Equal(key, seqKey(after+1+chain.Seq(len(r.lines)))) {
-				return fmt.Errorf("%w: record %d is not where it should be", ErrDamaged, after+1+chain.Seq(len(r.lines)))
-			}
-			r.lines = append(r.lines, bytes.Clone(line))
-			if head != nil {
-				r.head, covered = bytes.Clone(head), len(r.lines)
-			}
-		}
-		return nil
-	})
-	if covered > 0 {
-		r.lines = r.lines[:covered]
+// run copies lines of a log after a record, up to the next gap or the end of a
+// file, within limits if one commit allows it. It is empty at the end.
+func (s *Store) run(log chain.LogID, after chain.Seq, maxRecords, maxBytes int) (stretch, error) {
+	now := s.now()
+	e := now.find(log)
+	if e == nil {
+		return stretch{}, nil
+	}
+	if e.Cut != nil {
+		after = max(after, e.Cut.Through)
+	}
+	from := e.next(after)
+	first, ok := e.file(from)
+	if !ok {
+		return stretch{}, nil
+	}
+	r, err := s.runIn(e, max(first, from), first, maxRecords, maxBytes)
+	if err == nil && (len(r.lines) > 0 && r.last-chain.Seq(len(r.lines))+1 != from || len(r.lines) == 0 && e.after(first) > 0) {
+		err = s.damaged(s.path(e, first), fmt.Errorf("%w: record %d is missing", ErrDamaged, from))
 	}
 	return r, err
 }
 
+func (s *Store) runIn(e *epoch, from, first chain.Seq, maxRecords, maxBytes int) (stretch, error) {
+	var r, whole stretch
+	size := 0
+	err := s.read(e, first, func(b *bbolt.Bucket) error {
+		c := b.Cursor()
+		for key, value := c.Seek(seqKey(from)); key != nil; key, value = c.Next() {
+			seq, head, _ := readKey(key)
+			size += len(value) + 1
+			if whole.head != nil && size > maxBytes {
+				break
+			}
+			if head {
+				whole = stretch{lines: r.lines, head: bytes.Clone(value), last: r.last}
+				continue
+			}
+			if len(r.lines) > 0 && seq != r.last+1 || whole.head != nil && len(r.lines) >= maxRecords {
+				break
+			}
+			r.lines, r.last = append(r.lines, bytes.Clone(value)), seq
+		}
+		return nil
+	})
+	if err == nil && len(whole.lines) == 0 && len(r.lines) > 0 {
+		err = s.damaged(s.path(e, first), fmt.Errorf("%w: no head covers record %d", ErrDamaged, r.last))
+	}
+	return whole, err
+}
+
 // line copies one line; it is nil if there is none.
-func (s *Store) line(seq chain.Seq) (line []byte, err error) {
-	err = s.view(func(lines, _, _ *bbolt.Bucket) error {
-		line = bytes.Clone(lines.Get(seqKey(seq)))
+func (s *Store) line(log chain.LogID, seq chain.Seq) (line []byte, err error) {
+	now := s.now()
+	e := now.find(log)
+	if e == nil {
+		return nil, nil
+	}
+	first, ok := e.file(seq)
+	if !ok || first > seq {
+		return nil, nil
+	}
+	err = s.read(e, first, func(b *bbolt.Bucket) error {
+		line = bytes.Clone(b.Get(seqKey(seq)))
 		return nil
 	})
 	return line, err
 }
-
-// lastReceipt copies the last receipt; it is nil if there is none.
-func (s *Store) lastReceipt() (jws []byte, err error) {
-	err = s.view(func(_, _, state *bbolt.Bucket) error {
-		jws = bytes.Clone(state.Get(stateReceipt))
-		return nil
-	})
-	return jws, err
-}
-
-// tail is where a ledger ends.
-type tail struct {
-	log  chain.LogID
-	seq  chain.Seq
-	hash chain.Hash
-}
-
-// check hashes every line and compares it with what the next one says, up to
-// the last, which a head by pub must cover. So every byte of every line is
-// checked; bodies are not parsed (a line that hashes right was parsed when it
-// was written). Lines and heads are looked up one by one and counted too,
-// because a damaged page may lead a search astray and a walk not. Of heads
-// before the last the signature is checked when they are sent.
-func (s *Store) check(pub crypto.PublicKey) (t tail, err error) {
-	err = s.view(func(lines, heads, state *bbolt.Bucket) error {
-		t.log = chain.LogID(state.Get(stateLog))
-		found := 0
-		for line := lines.Get(seqKey(1)); line != nil; line = lines.Get(seqKey(t.seq + 1)) {
-			if !bytes.HasPrefix(line, linePrefix(t)) {
-				return fmt.Errorf("%w: record %d does not follow the one before it", ErrDamaged, t.seq+1)
-			}
-			t.seq, t.hash = t.seq+1, chain.HashLine(line)
-			if heads.Get(seqKey(t.seq)) != nil {
-				found++
-			}
-		}
-		if count(lines) != int(t.seq) || count(heads) != found {
-			return fmt.Errorf("%w: records or heads after %d cannot be reached", ErrDamaged, t.seq)
-		}
-		head, err := chain.OpenHead(pub, heads.Get(seqKey(t.seq)))
-		if err != nil || head.Log != t.log || head.Seq != t.seq || head.Hash != t.hash {
-			return fmt.Errorf("%w: the last record, %d, is not signed with this terminal's key (were the keys replaced?)", ErrDamaged, t.seq)
-		}
-		return nil
-	})
-	return t, err
-}
-
-func count(b *bbolt.Bucket) (n int) {
-	c := b.Cursor()
-	for key, _ := c.First(); key != nil; key, _ = c.Next() {
-		n++
-	}
-	return n
-}
-
-// linePrefix is how the line after t begins.
-func linePrefix(t tail) []byte {
-	return fmt.Appendf(nil, `{"v":%d,"log":%q,"seq":%d,"prev":"%s"`, chain.Version, string(t.log), t.seq+1, t.hash)
-}
-
-func seqKey(seq chain.Seq) []byte { return binary.BigEndian.AppendUint64(nil, uint64(seq)) }

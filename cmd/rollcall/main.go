@@ -24,6 +24,8 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall status          [-state DIR] [-json]         what works, what does not, what to do
   rollcall ledger verify   [-trust FILE] FILE|DIR       check an export, or a terminal's own ledger
   rollcall ledger export   DIR                          the whole ledger as text, to standard output
+  rollcall ledger salvage  DIR                          set damaged files aside, keep what can be read (rollcalld stopped)
+  rollcall ledger disk-check [-time 3s] DIR             does this disk keep what it says it kept, and how fast
   rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
   rollcall reader list     [-json]                      smart card readers, and whether a card is in them
   rollcall card read       [-reader NAME] [-profile FILE] [-show] [-json]   what a card gives, step by step
@@ -39,15 +41,17 @@ DIR is the state directory, /var/lib/rollcall unless given.
 type command func(ctx context.Context, args []string, stdout io.Writer) error
 
 var commands = map[string]command{
-	"status":           status,
-	"ledger verify":    ledgerVerify,
-	"ledger export":    ledgerExport,
-	"enrol":            enrol,
-	"reader list":      readerList,
-	"card read":        cardRead,
-	"card record":      cardRecord,
-	"terminal request": terminalRequest,
-	"terminal admit":   terminalAdmit,
+	"status":            status,
+	"ledger verify":     ledgerVerify,
+	"ledger export":     ledgerExport,
+	"ledger salvage":    ledgerSalvage,
+	"ledger disk-check": ledgerDiskCheck,
+	"enrol":             enrol,
+	"reader list":       readerList,
+	"card read":         cardRead,
+	"card record":       cardRecord,
+	"terminal request":  terminalRequest,
+	"terminal admit":    terminalAdmit,
 }
 
 func main() {

@@ -12,6 +12,7 @@ import (
 	"rollcall/attendance"
 	"rollcall/cmd/internal/control"
 	"rollcall/device"
+	"rollcall/queue"
 	"rollcall/queue/chain"
 	"rollcall/queue/mqtt"
 )
@@ -118,7 +119,7 @@ func (d *daemon) watchLedger(ctx context.Context) error {
 		changed := d.ledger.Changed()
 		status := d.ledger.Status()
 		d.panel.Unsent(status.Unsent)
-		d.ledgerHealth(status.Unsent, status.Capacity)
+		d.ledgerHealth(status)
 		d.clockHealth()
 		select {
 		case <-ctx.Done():
@@ -141,22 +142,45 @@ func (d *daemon) clockHealth() {
 	}
 }
 
-// ledgerHealth warns before the ledger is full (specs: 70 and 95 percent).
-func (d *daemon) ledgerHealth(unsent, capacity int) {
-	switch {
-	case unsent >= capacity:
-		d.health.Set(device.PartLedger, device.StateDown, device.Sentence{
-			Zh: fmt.Sprintf("存储已满：%d 条记录未送达中心。请恢复网络。", unsent),
-			En: fmt.Sprintf("The ledger is full: %d records have not reached the centre. Restore the network.", unsent),
+// ledgerHealth tells of a full disk, of damage, and of records that pile up:
+// from 70 percent of the capacity, more urgently from 95.
+func (d *daemon) ledgerHealth(s queue.Status) {
+	state, sentence := ledgerSentence(s)
+	d.health.Set(device.PartLedger, state, sentence)
+	if s.DiskFull {
+		d.health.Set(device.PartDisk, device.StateDown, device.Sentence{
+			Zh: "磁盘已满，无法保存记录。请清理磁盘空间，系统会自动恢复。",
+			En: "The disk is full and no record can be stored. Free some space; records are taken again by themselves.",
 		})
-	case unsent*10 >= capacity*7:
-		d.health.Set(device.PartLedger, device.StateDegraded, device.Sentence{
-			Zh: fmt.Sprintf("存储将满：%d 条记录未送达中心。请恢复网络。", unsent),
-			En: fmt.Sprintf("The ledger is filling up: %d records have not reached the centre. Restore the network.", unsent),
-		})
-	default:
-		d.health.OK(device.PartLedger)
+		return
 	}
+	d.health.OK(device.PartDisk)
+}
+
+func ledgerSentence(s queue.Status) (device.PartState, device.Sentence) {
+	switch {
+	case s.Unsent >= s.Capacity:
+		return device.StateDown, device.Sentence{
+			Zh: fmt.Sprintf("存储已满：%d 条记录未送达中心。请恢复网络。", s.Unsent),
+			En: fmt.Sprintf("The ledger is full: %d records have not reached the centre. Restore the network.", s.Unsent),
+		}
+	case s.Unsent*100 >= s.Capacity*95:
+		return device.StateDegraded, device.Sentence{
+			Zh: fmt.Sprintf("存储即将用尽：%d 条记录未送达中心，仅剩 %d 条。请立即恢复网络。", s.Unsent, s.Capacity-s.Unsent),
+			En: fmt.Sprintf("The ledger is nearly full: %d records have not reached the centre, room for %d is left. Restore the network now.", s.Unsent, s.Capacity-s.Unsent),
+		}
+	case s.SetAside > 0:
+		return device.StateDegraded, device.Sentence{
+			Zh: fmt.Sprintf("账本文件曾损坏：%d 个文件已隔离，%d 条记录无法读取且中心没有。请保留状态目录 ledger 中的 .bad 文件并联系技术支持。", s.SetAside, s.Lost),
+			En: fmt.Sprintf("Ledger files were damaged: %d set aside, %d records can be read neither here nor at the centre. Keep the .bad files in the state directory's ledger for support, and move them away when told.", s.SetAside, s.Lost),
+		}
+	case s.Unsent*10 >= s.Capacity*7:
+		return device.StateDegraded, device.Sentence{
+			Zh: fmt.Sprintf("存储将满：%d 条记录未送达中心。请恢复网络。", s.Unsent),
+			En: fmt.Sprintf("The ledger is filling up: %d records have not reached the centre. Restore the network.", s.Unsent),
+		}
+	}
+	return device.StateOK, device.Sentence{}
 }
 
 // today is the day by which cards expire, or "" while the clock cannot say.

@@ -127,6 +127,16 @@ func peek(jws []byte) (header, error) {
 	return h, nil
 }
 
+// KeyIDOf gives the key id that a JWS claims, without checking anything; "" if
+// it is none.
+func KeyIDOf(jws []byte) string {
+	h, err := peek(jws)
+	if err != nil {
+		return ""
+	}
+	return h.Kid
+}
+
 // decode64 is strict base64url without padding. Go's decoder passes over line
 // ends; other readers do not.
 func decode64(text []byte) ([]byte, error) {

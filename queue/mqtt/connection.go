@@ -201,10 +201,13 @@ func (c *connection) await(ctx context.Context, token paho.Token) error {
 // work sends batches, one at a time, and takes receipts. It returns when ctx
 // ends, or why the connection is of no more use.
 func (c *connection) work(ctx context.Context) error {
-	_, _, at := c.ledger.Marks() // the centre has everything up to here
+	log, _, at := c.ledger.Marks() // the centre has everything up to here
 	patience := c.cfg.ReceiptTimeout
 	for {
 		changed := c.ledger.Changed()
+		if now, _, receipted := c.ledger.Marks(); now != log { // the next epoch's turn
+			log, at = now, receipted
+		}
 		payload, _, err := c.ledger.Batch(at, chain.MaxBatchRecords, chain.MaxBatchBytes)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLedger, err)

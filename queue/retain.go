@@ -1,0 +1,204 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"rollcall/attendance"
+	"rollcall/queue/chain"
+)
+
+// keptName holds the records that outlast the retention, one line each: what
+// they say holds until another says otherwise, and the daemon rebuilds from
+// them who is enrolled.
+const keptName = "kept"
+
+var lasting = []attendance.RecordType{attendance.TypeEnrol, attendance.TypePackage}
+
+// auditPause is between two files that are checked in the background.
+const auditPause = 2 * time.Second
+
+// audit checks every file that opening left unchecked once, and that each
+// begins where the one before ends; then it lets go what the retention
+// allows, now and once an hour.
+func (l *Ledger) audit(ctx context.Context) {
+	t := time.NewTimer(auditPause)
+	defer t.Stop()
+	s := l.now()
+	for i := range s.Epochs {
+		e := &s.Epochs[i]
+		var before content
+		for _, first := range e.files[:max(0, len(e.files)-1)] {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				t.Reset(auditPause)
+			}
+			c, err := checkFile(l.path(e, first), e, first)
+			if err == nil && before.seq > 0 {
+				if want := e.next(before.seq); want < first {
+					err = fmt.Errorf("%w: record %d is missing", ErrDamaged, want)
+				} else if before.seq+1 == first && c.prev != before.hash {
+					err = fmt.Errorf("%w: record %d does not follow the one before it", ErrDamaged, first)
+				}
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // else let go meanwhile
+				_ = l.damaged(l.path(e, first), err)
+				return
+			}
+			before = c
+		}
+	}
+	for {
+		if err := l.letGo(); err != nil {
+			l.log.Error("old records were not let go", "err", err)
+		}
+		t.Reset(time.Hour)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// letGo unlinks files that the centre received longer ago than the retention,
+// by its own clock:
+//
+//  1. Copy the records that outlast it into the file "kept", durably.
+//  2. Store the cut in the state, durably.
+//  3. Unlink the files, oldest first, and sync the directory.
+//
+// After a crash between 2 and 3 the next start does 3.
+func (l *Ledger) letGo() error {
+	s := l.now()
+	for i := range s.Epochs {
+		log := s.Epochs[i].Log
+		for {
+			done, err := l.letGoFirst(log)
+			if err != nil {
+				return err
+			}
+			if done {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// letGoFirst lets the oldest file of a log go; done if there is none to.
+func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
+	s := l.now().clone()
+	e := s.find(log)
+	l.mu.Lock()
+	r := l.receipts[log]
+	l.mu.Unlock()
+	if len(e.Covered) == 0 || len(e.files) == 0 || r.At.Sub(e.Covered[0].At.Time) < l.cfg.Retention {
+		return true, nil
+	}
+	first := e.Covered[0].First
+	e.Covered = e.Covered[1:]
+	if first != e.files[0] {
+		return false, l.write("storing a cut", func() error { return l.save(s) })
+	}
+	c, err := checkFile(l.path(e, first), e, first)
+	if err != nil {
+		return true, l.damaged(l.path(e, first), err)
+	}
+	if c.seq > r.Seq {
+		return true, fmt.Errorf("the file from record %d was to be let go, and the centre has only %d", first, r.Seq)
+	}
+	e.Cut = &Cut{Through: c.seq, Hash: c.hash, Head: string(c.head), Receipt: e.Receipt}
+	e.files = e.files[1:]
+	err = l.write("storing a cut", func() error {
+		if err := l.keepLasting(e, first); err != nil {
+			return err
+		}
+		return l.saveBeside(s)
+	})
+	if err != nil {
+		return true, err
+	}
+	l.log.Info("old records let go", "seq", uint64(c.seq))
+	return false, l.removeCut()
+}
+
+// saveBeside saves a state that was prepared before the change began, with the
+// file that may have been added meanwhile.
+func (l *Ledger) saveBeside(s state) error {
+	now := l.now()
+	have := s.current()
+	for _, first := range now.current().files {
+		if len(have.files) == 0 || first > have.files[len(have.files)-1] {
+			have.files = append(have.files, first)
+		}
+	}
+	return l.save(s)
+}
+
+// removeCut unlinks files that a cut covers.
+func (l *Ledger) removeCut() error {
+	s := l.now()
+	for i := range s.Epochs {
+		e := &s.Epochs[i]
+		if e.Cut == nil {
+			continue
+		}
+		there := epoch{Log: e.Log}
+		if err := there.listFiles(l.root); err != nil {
+			return err
+		}
+		for _, first := range there.files {
+			if first > e.Cut.Through {
+				break
+			}
+			if err := os.Remove(l.path(e, first)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("letting old records go: %w", err)
+			}
+		}
+		if err := syncDir(filepath.Join(l.root, e.name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepLasting adds the records of a file that outlast it to the file "kept".
+func (l *Ledger) keepLasting(e *epoch, first chain.Seq) error {
+	path := filepath.Join(l.root, keptName)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	have := map[chain.Hash]bool{}
+	for line := range slices.Values(splitLines(text)) {
+		have[chain.HashLine(line)] = true
+	}
+	before := len(text)
+	err = l.read(e, first, func(b *bbolt.Bucket) error {
+		return b.ForEach(func(key, line []byte) error {
+			if _, head, _ := readKey(key); head || have[chain.HashLine(line)] {
+				return nil
+			}
+			entry, err := chain.ParseLine(line)
+			if err == nil && slices.Contains(lasting, attendance.RecordType(entry.Type)) {
+				text = append(append(text, line...), '\n')
+			}
+			return err
+		})
+	})
+	if err != nil || len(text) == before {
+		return err
+	}
+	return replaceFile(path, text)
+}
