@@ -70,5 +70,10 @@ DAMAGES := 2000
 proof-damage: ## DAMAGES damaged ledgers: the daemon starts, keeps what can be read, names what is lost
 	$(GO) test ./queue -count 1 -v -timeout 2h -run '^TestDamage' -damage $(DAMAGES) -damage-seed $(SEED) | grep -v '^ *--- PASS\|^=== '
 
+CUTS   := 10000
+ROUNDS := 900
+proof-crash: ## ROUNDS kills and CUTS power cuts lose nothing that was acknowledged; the same on a disk that does not sync must lose
+	$(GO) test ./queue -count 1 -v -timeout 6h -run '^TestKilled|^TestPowerCut' -rounds $(ROUNDS) -cuts $(CUTS) -cut-seed $(SEED)
+
 clean: ## what was built and played; the fetched nets stay
 	rm -rf bin build/stage build/control

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, appendForEver(dir, os.Getenv(childEarly) != ""))
 		os.Exit(1)
 	}
+	if dir := os.Getenv(childFill); dir != "" {
+		if err := fillForPowerCut(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
 	os.Exit(m.Run())
 }
 
@@ -114,14 +123,14 @@ func lost(t *testing.T, l *queue.Ledger, stored []attendance.Stored) (n int) {
 	return n
 }
 
-const rounds = 20
+var rounds = flag.Int("rounds", 20, "times that TestKilledWhileAppending kills")
 
 // No record that was acknowledged is lost when the process is killed, and the
 // chain verifies after each time.
 func TestKilledWhileAppending(t *testing.T) {
 	dir := t.TempDir()
 	var acknowledged []attendance.Stored
-	for round := range rounds {
+	for round := range *rounds {
 		acknowledged = append(acknowledged, killed(t, dir, 1+round*7%40)...)
 		l, err := openLedger(queuetest.Config(dir))
 		require.NoError(t, err)
@@ -129,13 +138,13 @@ func TestKilledWhileAppending(t *testing.T) {
 		verify(t, l.Store)
 		require.NoError(t, l.Close())
 	}
-	t.Logf("%d acknowledged records, %d kills, none lost", len(acknowledged), rounds)
+	t.Logf("%d acknowledged records, %d kills, none lost", len(acknowledged), *rounds)
 }
 
 // The harness finds a ledger that answers before the disk.
 func TestKilledWhileAppendingControl(t *testing.T) {
 	missing := 0
-	for round := range rounds {
+	for round := range *rounds {
 		dir := t.TempDir()
 		stored := killed(t, dir, 1+round*7%40, childEarly+"=1")
 		l, err := openLedger(queuetest.Config(dir))
@@ -143,6 +152,6 @@ func TestKilledWhileAppendingControl(t *testing.T) {
 		missing += lost(t, l, stored)
 		require.NoError(t, l.Close())
 	}
-	t.Logf("control: %d acknowledged records lost in %d kills", missing, rounds)
+	t.Logf("control: %d acknowledged records lost in %d kills", missing, *rounds)
 	assert.Positive(t, missing, "the harness would not notice a lost record")
 }
