@@ -108,6 +108,11 @@ type node struct {
 	journal *journal
 }
 
+// WrapChild makes what is found under it note too.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, journal: n.journal}
+}
+
 func (n *node) ino() uint64 { return n.StableAttr().Ino }
 
 func (n *node) path(name string) string {
@@ -253,9 +258,6 @@ func mount(t *testing.T) (dir string, j *journal, root uint64) {
 	var st syscall.Stat_t
 	require.NoError(t, syscall.Stat(back, &st))
 	data := &fs.LoopbackRoot{Path: back, Dev: uint64(st.Dev)}
-	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, journal: j}
-	}
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, journal: j}
 	data.RootNode = top
 	server, err := fs.Mount(dir, top, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true}})
