@@ -47,7 +47,7 @@ func (d *daemon) parts() []part {
 // the process with it: the next start repairs from what is on disk.
 func (d *daemon) run(ctx context.Context) error {
 	d.started = d.clock.Now()
-	d.health.OK(device.PartLedger)
+	d.ledgerHealth(d.ledger.Status())
 	d.log.Info("terminal ready", "panel", "http://"+d.panel.Addr().String(), "terminal", d.admission.Terminal, "last_seq", d.ledger.Status().Last)
 	err := runParts(ctx, d.parts())
 	if closeErr := d.ledger.Close(); closeErr != nil {

@@ -103,25 +103,30 @@ func TestTerminalIsReadyWithoutDevicesOrNetwork(t *testing.T) {
 	require.NoError(t, stop())
 }
 
-func TestDamagedLedgerIsRefusedAndLeftAlone(t *testing.T) {
+func TestDamagedLedgerIsSetAsideAndTheTerminalStarts(t *testing.T) {
 	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
 	file, state := admitted(t)
 	require.NoError(t, start(t, file, state)())
 
-	ledger := filepath.Join(state, "ledger.db")
-	text, err := os.ReadFile(ledger)
+	files, err := filepath.Glob(filepath.Join(state, "ledger", "*", "*.db"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	text, err := os.ReadFile(files[0])
 	require.NoError(t, err)
 	at := bytes.Index(text, []byte(`"type":"open"`))
 	require.Positive(t, at)
 	text[at+9] ^= 1
-	require.NoError(t, os.WriteFile(ledger, text, 0o600))
+	require.NoError(t, os.WriteFile(files[0], text, 0o600))
 
-	err = run(t.Context(), []string{"-config", file}, t.Output())
-	require.ErrorIs(t, err, errUsage)
-	require.ErrorIs(t, err, queue.ErrDamaged)
-	now, err := os.ReadFile(ledger)
+	stop := start(t, file, state)
+	status, err := control.NewClient(state).Status(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, text, now, "the file is left as it is")
-	_, err = control.NewClient(state).Status(t.Context())
-	assert.ErrorIs(t, err, control.ErrNotRunning, "nothing is half-started")
+	health, ok := status.Health.Part(device.PartLedger)
+	require.True(t, ok)
+	assert.Equal(t, device.StateDegraded, health.State)
+	assert.Contains(t, health.Sentence.En, "Ledger files were damaged: 1 set aside")
+	require.NoError(t, stop())
+	kept, err := os.ReadFile(files[0] + ".bad")
+	require.NoError(t, err)
+	assert.Equal(t, text, kept, "the damaged file is kept as it was")
 }
