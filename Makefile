@@ -9,7 +9,7 @@ comma   := ,
 SIM     := bin/rollcall-sim
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test models build run demo demo-control test soak lint bench fuzz arm64 clean
+.PHONY: help setup setup-test models build run demo demo-control proof-tamper test soak lint bench fuzz arm64 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ bench: build setup-test ## figures for docs/performance.md: taps through the who
 SOAK := ./reader ./reader/pcsc
 soak: setup-test ## tests of endurance, which run for minutes and measure what a busy machine spoils
 	$(GO) test -count 1 -timeout 1h -tags $(TAGS) -run Soak -v $(SOAK) -soak
+
+TAMPER := -tamper.rounds 10000 -tamper.seed 1
+proof-tamper: setup-test ## 10,000 manipulations of ledgers, each found and named; TAMPER="-tamper.seed N -tamper.one I" plays one again
+	$(GO) test ./queue/chain -run '^TestTamper$$' -v -count 1 -timeout 30m $(TAMPER)
+	$(GO) test ./centre -run '^TestTamperedDisk' -v -count 1
 
 FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each

@@ -14,6 +14,7 @@ case "${1:-}" in
 run) ;;
 test) packages+=(
   openssl                     # computes what a virtual PSAM computes
+  python3 python3-cryptography # the second verifier, docs/verify.py
   mosquitto                   # the uplink through somebody else's broker
   chromium fonts-wqy-microhei # the panel in a real browser, with Chinese
 ) ;;

@@ -410,4 +410,5 @@ func TestRetention(t *testing.T) {
 	_, err = l.Append(t.Context(), queuetest.Record(1))
 	require.NoError(t, err)
 	assert.EqualValues(t, len(entries)+1, l.Status().Last)
+	assert.Contains(t, verify(t, l.Store), "let go 1-", "an export after a cut verifies, and says what is gone")
 }

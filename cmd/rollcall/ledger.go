@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rollcall/attendance"
 	"rollcall/cmd/internal/control"
@@ -20,39 +21,182 @@ import (
 	"rollcall/queue/chain"
 )
 
-// ledgerVerify checks an export, or the ledger in a state directory. Of a
-// directory the terminal's own admission is believed unless -trust names
-// another file; an export without -trust is checked against itself only, and
-// the answer says so.
+// errGaps is wrapped by the answer "sound as far as it goes": exit status 3.
+var errGaps = errors.New("sound, but not whole")
+
+// ledgerVerify checks exports, or ledgers in state directories: each by itself,
+// then that they do not contradict one another, then that what -expect names is
+// there. Of a directory the terminal's own admission is believed unless -trust
+// names another file; an export without -trust is checked against itself only,
+// and the answer says so.
 func ledgerVerify(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("ledger verify", flag.ContinueOnError)
 	trustFile := flags.String("trust", "", "admission file of any terminal of the centre to believe")
-	if err := parse(flags, args, 1); err != nil {
+	progress := flags.Bool("progress", isTerminal(os.Stderr), "tell on standard error how far it is")
+	var expected []string
+	flags.Func("expect", "file of what the ledger must hold: a later head or receipt, or an earlier export", func(name string) error {
+		expected = append(expected, name)
+		return nil
+	})
+	if err := parseSome(flags, args); err != nil {
 		return err
 	}
-	name := flags.Arg(0)
+	a := &audit{stdout: stdout}
+	if *progress {
+		a.progress = os.Stderr
+	}
+	for _, name := range flags.Args() {
+		if err := a.read(ctx, name, *trustFile, expected); err != nil {
+			return err
+		}
+	}
+	return a.judge()
+}
+
+// audit is what verify found so far.
+type audit struct {
+	stdout   io.Writer
+	progress io.Writer // nil: say nothing
+	sound    []*chain.Verifier
+	epochs   []chain.Epoch
+	unsigned bool // no centre's key was given
+}
+
+// read checks one ledger, with what is expected of it.
+func (a *audit) read(ctx context.Context, name, trustFile string, expected []string) error {
 	info, err := os.Stat(name)
 	if err != nil {
 		return fmt.Errorf("ledger verify: %w", err)
 	}
-	if info.IsDir() && *trustFile == "" {
-		*trustFile = filepath.Join(name, "keys", "admission.json")
+	if info.IsDir() && trustFile == "" {
+		trustFile = filepath.Join(name, "keys", "admission.json")
 	}
-	trust, err := readTrust(*trustFile)
+	trust, err := readTrust(trustFile)
 	if err != nil {
 		return err
+	}
+	var marks [][]byte
+	var earlier []*chain.Verifier
+	for _, name := range expected {
+		m, e, err := readExpected(name, trust)
+		if err != nil {
+			return err
+		}
+		marks = append(marks, m...)
+		if e != nil {
+			earlier = append(earlier, e)
+		}
 	}
 	text, writer := io.Pipe()
 	go func() { writer.CloseWithError(openLedger(ctx, name, info.IsDir(), writer)) }()
 	defer text.Close()
-	epochs, err := verify(text, trust)
+	v, epochs, err := verify(a.watch(text, name), trust, marks)
 	for _, e := range epochs {
-		fmt.Fprintf(stdout, "%s: %s\n", e.Log, e)
+		fmt.Fprintf(a.stdout, "%s: %s\n", e.Log, e)
+		for _, note := range e.Notes {
+			fmt.Fprintf(a.stdout, "%s: note: %s\n", e.Log, note)
+		}
 	}
-	if trust == nil && err == nil {
-		fmt.Fprintln(stdout, "no centre's key was given, so receipts count for nothing: give the centre's admission file with -trust")
+	if err != nil {
+		return err
 	}
-	return err
+	for _, e := range earlier {
+		if err := v.Holds(e); err != nil {
+			return fmt.Errorf("%w: %w", errFound, err)
+		}
+	}
+	a.unsigned = a.unsigned || trust == nil
+	a.sound, a.epochs = append(a.sound, v), append(a.epochs, epochs...)
+	return nil
+}
+
+// judge compares the ledgers with one another and says what none can say alone.
+func (a *audit) judge() error {
+	for i, v := range a.sound {
+		for _, other := range a.sound[:i] {
+			if err := other.Agree(v); err != nil {
+				return fmt.Errorf("%w: %w", errFound, err)
+			}
+		}
+	}
+	if a.unsigned {
+		fmt.Fprintln(a.stdout, "no centre's key was given, so receipts count for nothing: give the centre's admission file with -trust")
+	}
+	whole := true
+	for _, e := range a.epochs {
+		whole = whole && e.Whole()
+		if e.Before == nil {
+			continue
+		}
+		here := slices.ContainsFunc(a.epochs, func(o chain.Epoch) bool { return o.Log == e.Before.Log })
+		whole = whole && here
+		if here {
+			fmt.Fprintf(a.stdout, "%s: goes on from %s, record %d\n", e.Log, e.Before.Log, e.Before.Seq)
+		} else {
+			fmt.Fprintf(a.stdout, "%s: the epoch before it, %s up to %d or more, is not in these files\n", e.Log, e.Before.Log, e.Before.Seq)
+		}
+	}
+	if !whole {
+		return fmt.Errorf("%w: records are missing, and the ledger says which", errGaps)
+	}
+	return nil
+}
+
+// readExpected reads what a ledger must hold: heads and receipts, which are
+// judged after it, or an export, which must be sound itself.
+func readExpected(name string, trust *chain.Trust) (marks [][]byte, earlier *chain.Verifier, err error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("expect: %w", err)
+	}
+	if bytes.HasPrefix(text, []byte("{")) {
+		if earlier, _, err = verify(bytes.NewReader(text), trust, nil); err != nil {
+			return nil, nil, fmt.Errorf("expect: %s is no sound export itself: %v", name, err) // no finding about the ledger
+		}
+		return nil, earlier, nil
+	}
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 {
+			marks = append(marks, line)
+		}
+	}
+	if len(marks) == 0 {
+		return nil, nil, fmt.Errorf("expect: %s is empty", name)
+	}
+	if trust == nil {
+		return nil, nil, fmt.Errorf("expect: %s: without -trust nobody can check a receipt or head", name)
+	}
+	return marks, nil, nil
+}
+
+// watch tells how much of a ledger was read, once for every 8 MiB.
+func (a *audit) watch(r io.Reader, name string) io.Reader {
+	if a.progress == nil {
+		return r
+	}
+	return &meter{Reader: r, out: a.progress, name: name}
+}
+
+type meter struct {
+	io.Reader
+	out  io.Writer
+	name string
+	read int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	const step = 8 << 20
+	n, err := m.Reader.Read(p)
+	if (m.read+int64(n))/step > m.read/step {
+		fmt.Fprintf(m.out, "%s: %d MiB read\n", m.name, (m.read+int64(n))>>20)
+	}
+	m.read += int64(n)
+	return n, err
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func openLedger(ctx context.Context, name string, isDir bool, w io.Writer) error {
@@ -87,50 +231,54 @@ func readTrust(name string) (*chain.Trust, error) {
 	return &trust, nil
 }
 
-// verify reads lines to the end or to the first that is wrong. Each epoch's
-// bodies are judged against the records before them in the same epoch.
-func verify(r io.Reader, trust *chain.Trust) ([]chain.Epoch, error) {
-	book := attendance.NewBook()
+// verify reads lines to the end or to the first that is wrong, then marks. Each
+// epoch's bodies are judged against the records before them in the same epoch.
+func verify(r io.Reader, trust *chain.Trust, marks [][]byte) (*chain.Verifier, []chain.Epoch, error) {
+	book, log := attendance.NewBook(), chain.LogID("")
 	v := chain.NewVerifier(trust, func(e chain.Entry) error {
-		if e.Seq == 1 {
-			book = attendance.NewBook()
+		if e.Log != log {
+			book, log = attendance.NewBook(), e.Log
 		}
 		return book.Observe(uint64(e.Seq), attendance.RecordType(e.Type), e.Body)
 	})
+	take := func(line []byte) error {
+		if err := v.Line(line); err != nil {
+			return fmt.Errorf("%w: %w", errFound, err)
+		}
+		return nil
+	}
+	if err := eachLine(r, take); err != nil {
+		return nil, nil, err
+	}
+	for _, mark := range marks {
+		if err := take(mark); err != nil {
+			return nil, nil, err
+		}
+	}
+	epochs, err := v.Report()
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errFound, err)
+	}
+	return v, epochs, err
+}
+
+// eachLine calls f with every line.
+func eachLine(r io.Reader, f func([]byte) error) error {
 	lines := bufio.NewReaderSize(r, 2*chain.MaxLine)
 	for {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
-			return nil, fmt.Errorf("%w: a line longer than any record: this is no ledger", errFound)
+			return fmt.Errorf("%w: a line longer than any record: this is no ledger", errFound)
+		case errors.Is(err, io.EOF) && len(line) == 0:
+			return nil
 		case err != nil && !errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("reading the ledger: %w", err)
+			return fmt.Errorf("reading the ledger: %w", err)
 		}
-		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 {
-			if err := v.Line(line); err != nil {
-				return nil, fmt.Errorf("%w: %w", errFound, err)
-			}
-		}
-		if err != nil {
-			return report(v)
+		if err := f(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+			return err
 		}
 	}
-}
-
-func report(v *chain.Verifier) ([]chain.Epoch, error) {
-	epochs, err := v.Report()
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errFound, err)
-	}
-	return epochs, err
-}
-
-func ledgerExport(ctx context.Context, args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("ledger export", flag.ContinueOnError)
-	if err := parse(flags, args, 1); err != nil {
-		return err
-	}
-	return export(ctx, flags.Arg(0), stdout)
 }
 
 // export writes the ledger of a state directory: through the daemon while it

@@ -146,7 +146,7 @@ func TestVerifyNamesTheFirstRecordThatIsWrong(t *testing.T) {
 		}, "record 2 of"},
 		{"a record twice", func(l []string) []string {
 			return append(l[:record(2)+1], append([]string{l[record(2)]}, l[record(2)+1:]...)...)
-		}, "record 3 of"},
+		}, "record 2 of"},
 		{"the tail cut below the receipt", func(l []string) []string {
 			return append(append([]string(nil), l[:record(3)]...), l[len(l)-1])
 		}, "no head covers 1-2"},

@@ -2,7 +2,8 @@
 // its admission by the centre, enrolment.
 //
 // Exit status: 0 done or sound, 1 a ledger that does not verify or a terminal
-// that is not ready, 2 a wrong call or a thing that could not be done.
+// that is not ready, 2 a wrong call or a thing that could not be done, 3 a
+// ledger that verifies but says itself that records are missing.
 package main
 
 import (
@@ -22,8 +23,11 @@ var errFound = errors.New("not sound")
 const usage = `rollcall: the operator's tool of a Rollcall terminal
 
   rollcall status          [-state DIR] [-json]         what works, what does not, what to do
-  rollcall ledger verify   [-trust FILE] FILE|DIR       check an export, or a terminal's own ledger
-  rollcall ledger export   DIR                          the whole ledger as text, to standard output
+  rollcall ledger verify   [-trust FILE] [-expect FILE] [-progress] FILE|DIR...
+                                                        check exports, or a terminal's own ledger; -expect names what
+                                                        it must hold: a later head or receipt, or an earlier export
+  rollcall ledger show     [-seq N] FILE|DIR            the records, readable
+  rollcall ledger export   [-csv [-trust FILE]] FILE|DIR  the whole ledger as text with its proofs, or its records as CSV
   rollcall ledger salvage  DIR                          set damaged files aside, keep what can be read (rollcalld stopped)
   rollcall ledger disk-check [-time 3s] DIR             does this disk keep what it says it kept, and how fast
   rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
@@ -35,6 +39,9 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
 DIR is the state directory, /var/lib/rollcall unless given.
+
+Exit status: 0 done or sound · 1 not sound, or not ready · 2 could not be done · 3 sound, but records are missing and
+the ledger says which.
 `
 
 // command is one thing the tool does.
@@ -43,6 +50,7 @@ type command func(ctx context.Context, args []string, stdout io.Writer) error
 var commands = map[string]command{
 	"status":            status,
 	"ledger verify":     ledgerVerify,
+	"ledger show":       ledgerShow,
 	"ledger export":     ledgerExport,
 	"ledger salvage":    ledgerSalvage,
 	"ledger disk-check": ledgerDiskCheck,
@@ -62,13 +70,22 @@ func main() {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage)
-	case errors.Is(err, errFound):
-		fmt.Fprintln(os.Stderr, "rollcall:", err)
-		os.Exit(1)
 	default:
 		fmt.Fprintln(os.Stderr, "rollcall:", err)
-		os.Exit(2)
+		os.Exit(exitStatus(err))
 	}
+}
+
+func exitStatus(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFound):
+		return 1
+	case errors.Is(err, errGaps):
+		return 3
+	}
+	return 2
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -89,17 +106,33 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 // parse parses flags and checks how many arguments follow.
 func parse(flags *flag.FlagSet, args []string, operands int) error {
-	flags.SetOutput(io.Discard)
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%s: %w: see rollcall help", flags.Name(), err)
+	if err := parseFlags(flags, args); err != nil {
+		return err
 	}
 	if flags.NArg() != operands {
 		return fmt.Errorf("%s: %d arguments given, %d needed: see rollcall help", flags.Name(), flags.NArg(), operands)
 	}
 	return nil
+}
+
+// parseSome parses flags and checks that at least one argument follows.
+func parseSome(flags *flag.FlagSet, args []string) error {
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if flags.NArg() == 0 {
+		return fmt.Errorf("%s: 0 arguments given, 1 or more needed: see rollcall help", flags.Name())
+	}
+	return nil
+}
+
+func parseFlags(flags *flag.FlagSet, args []string) error {
+	flags.SetOutput(io.Discard)
+	err := flags.Parse(args)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		return fmt.Errorf("%s: %w: see rollcall help", flags.Name(), err)
+	}
+	return err
 }
 
 func stateFlag(flags *flag.FlagSet) *string {

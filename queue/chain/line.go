@@ -183,7 +183,8 @@ func (e Entry) Line() ([]byte, error) {
 
 // ParseLine reads a record line. It accepts only bytes that Line could have
 // formed, so that two readers can never see two meanings in one line: known
-// keys in their order, compact, valid UTF-8, and in the body no name twice and
+// keys in their order, compact, valid UTF-8, plain names for log, boot, clock
+// and type, and in the body no name twice and
 // none but of lower-case letters, digits and underscores (some readers, Go's
 // among them, take "Trainee" for "trainee").
 func ParseLine(line []byte) (Entry, error) {
@@ -201,7 +202,8 @@ func ParseLine(line []byte) (Entry, error) {
 	if err != nil || !bytes.Equal(again, line) {
 		return e, fmt.Errorf("record line %d is not in its one form: %w", e.Seq, ErrMalformed)
 	}
-	if e.Seq == 0 || e.Type == "" || e.Log.Terminal() == "" || len(e.Body) == 0 || e.Body[0] != '{' || !plainNames(e.Body) {
+	if e.Seq == 0 || e.Log.Terminal() == "" || !plainName(e.Type) || !validName(e.At.Boot) || !plainName(string(e.At.Clock)) ||
+		len(e.Body) == 0 || e.Body[0] != '{' || !plainNames(e.Body) {
 		return e, fmt.Errorf("record line %d: %w", e.Seq, ErrMalformed)
 	}
 	return e, nil

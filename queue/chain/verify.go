@@ -5,9 +5,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Problem is the first thing a verifier found wrong. Seq is 0 where no record
@@ -25,40 +25,6 @@ func (p *Problem) Error() string {
 	return fmt.Sprintf("record %d of %s: %s", p.Seq, p.Log, p.What)
 }
 
-// Epoch is what a verifier found in one log.
-type Epoch struct {
-	Log      LogID
-	First    Seq
-	Last     Seq
-	Signed   Seq // covered by a head of the terminal's ledger key
-	Sealed   Seq // covered by a receipt of the centre; 0 if none
-	SealedAt Wall
-	KeyKnown bool // the ledger key's certificate was checked against a trusted centre
-}
-
-// String is the sentence an auditor reads.
-func (e Epoch) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "verified %s", span(e.First, e.Last))
-	if e.Sealed > 0 {
-		fmt.Fprintf(&b, "; sealed to %d at %s (centre)", e.Sealed, e.SealedAt)
-	}
-	if e.Sealed < e.Last {
-		fmt.Fprintf(&b, "; own word %s", span(max(e.Sealed+1, e.First), e.Last))
-	}
-	if !e.KeyKnown {
-		b.WriteString("; key taken from the file itself")
-	}
-	return b.String()
-}
-
-func span(first, last Seq) string {
-	if first == last {
-		return fmt.Sprint(first)
-	}
-	return fmt.Sprintf("%d-%d", first, last)
-}
-
 // Verifier checks an export line by line: records, heads, receipts and the
 // terminal's certificate, each record after the certificate and before its
 // head, receipts in any place. It holds 32 bytes for every record. It belongs
@@ -71,14 +37,34 @@ type Verifier struct {
 	terminal TerminalID
 	keyKnown bool
 
-	logs  []*verified // in the order they began; the last one is running
-	early []Receipt   // read before the record they name
+	logs     []*verified // in the order they began; the last one is running
+	early    []Receipt   // read before the record they name
+	openings []Head      // read before the first record of their log
+	unfitted *unfitted   // two records that do not fit; the next line tells which is wrong
+
+	without check // what the proofs' control leaves out
 }
 
-// verified is one log as far as it was read.
-type verified struct {
-	Epoch
-	hashes []Hash // from record 1
+// check names a check, so that the proofs can leave it out and see that it is
+// needed.
+type check string
+
+const (
+	checkLinks    check = "links"    // each line names the one before it
+	checkHeads    check = "heads"    // heads are signed by the terminal, for these lines
+	checkReceipts check = "receipts" // receipts are signed by the centre, for these lines
+	checkCover    check = "cover"    // no line stands after the last head
+	checkOwner    check = "owner"    // the certificate is by the centre and for this terminal
+	checkGaps     check = "gaps"     // a gap record names what is missing
+)
+
+func (v *Verifier) makes(c check) bool { return v.without != c }
+
+// unfitted is a record that does not name the line before it.
+type unfitted struct {
+	log  *verified
+	seq  Seq
+	hash Hash // of its line
 }
 
 // NewVerifier makes a verifier that believes trust's keys; with nil it takes
@@ -106,6 +92,13 @@ func CertificateLine(cert *x509.Certificate) []byte {
 // Line takes the next line of an export, without newline. It returns a
 // [*Problem] at the first thing that is wrong; nothing after it counts.
 func (v *Verifier) Line(line []byte) error {
+	if v.unfitted != nil {
+		return v.first(v.whichIsWrong(line))
+	}
+	return v.first(v.line(line))
+}
+
+func (v *Verifier) line(line []byte) error {
 	switch {
 	case bytes.HasPrefix(line, []byte(`{"certificate":`)):
 		return v.certificate(line)
@@ -128,27 +121,71 @@ func (v *Verifier) Report() ([]Epoch, error) {
 	if len(v.logs) == 0 {
 		return nil, &Problem{What: "the file holds no record"}
 	}
+	if v.unfitted != nil {
+		return nil, v.first(v.unfitted.problem())
+	}
 	var epochs []Epoch
 	for _, l := range v.logs {
-		if l.Signed < l.Last {
-			return epochs, l.problem(l.Signed+1, "carries no signature: no head covers %s", span(l.Signed+1, l.Last))
+		if err := l.unnamed(); err != nil && v.makes(checkGaps) {
+			return epochs, err
 		}
-		epochs = append(epochs, l.Epoch)
+		if l.signed < l.last && v.makes(checkCover) {
+			return epochs, l.problem(l.signed+1, "carries no signature: no head covers %s", span(l.signed+1, l.last))
+		}
+		epochs = append(epochs, l.epoch())
 	}
-	for _, r := range v.early {
-		return epochs, &Problem{Log: r.Log, Seq: r.Seq, What: fmt.Sprintf("is missing: the centre's receipt of %s names it", r.At)}
+	if err := v.unmet(); err != nil {
+		return epochs, err
 	}
-	return epochs, nil
+	return epochs, v.linked(v)
 }
 
-func (l *verified) problem(seq Seq, format string, args ...any) error {
-	return &Problem{Log: l.Log, Seq: seq, What: fmt.Sprintf(format, args...)}
+// unmet reports a head or receipt for a record that the file does not reach.
+func (v *Verifier) unmet() error {
+	for _, h := range v.openings {
+		if v.find(h.Log) == nil {
+			return &Problem{Log: h.Log, Seq: 1, What: fmt.Sprintf("is missing: a head signs for record %d", h.Seq)}
+		}
+	}
+	if v.trust == nil {
+		return nil // nobody checked its signature
+	}
+	for _, r := range v.early {
+		l := v.find(r.Log)
+		if l == nil {
+			l = &verified{log: r.Log}
+		}
+		if r.Seq > l.last {
+			return l.problem(l.last+1, "is missing: the centre's receipt of %s names record %d", r.At, r.Seq)
+		}
+	}
+	for _, l := range v.logs {
+		if l.cut > 0 && !slices.ContainsFunc(l.receipts, func(r Receipt) bool { return r.Seq >= l.cut }) {
+			return l.problem(1, "is missing, and so are all up to %d: no receipt lets them go", l.cut)
+		}
+	}
+	return nil
+}
+
+// first puts before a problem what was missing before it, if no gap record has
+// named it.
+func (v *Verifier) first(err error) error {
+	if err == nil || !v.makes(checkGaps) {
+		return err
+	}
+	p, ok := errors.AsType[*Problem](err)
+	for _, l := range v.logs {
+		if len(l.missing) > 0 && (!ok || p.Log != l.log || p.Seq >= l.missing[0].from) {
+			return l.unnamed()
+		}
+	}
+	return err
 }
 
 // problem is one of the record that is ahead of the last one read by so many.
 func (v *Verifier) problem(ahead Seq, format string, args ...any) error {
 	if l := v.running(); l != nil {
-		return l.problem(l.Last+ahead, format, args...)
+		return l.problem(l.last+ahead, format, args...)
 	}
 	return &Problem{What: fmt.Sprintf(format, args...)}
 }
@@ -162,7 +199,7 @@ func (v *Verifier) running() *verified {
 }
 
 func (v *Verifier) find(log LogID) *verified {
-	i := slices.IndexFunc(v.logs, func(l *verified) bool { return l.Log == log })
+	i := slices.IndexFunc(v.logs, func(l *verified) bool { return l.log == log })
 	if i < 0 {
 		return nil
 	}
@@ -180,7 +217,7 @@ func (v *Verifier) certificate(line []byte) error {
 	}
 	terminal := TerminalID(cert.Subject.CommonName)
 	if v.trust != nil {
-		if err := v.trust.Check(cert, terminal, RoleLedger); err != nil {
+		if _, err := v.trust.LedgerKey(cert, terminal); err != nil && v.makes(checkOwner) {
 			return &Problem{What: err.Error()}
 		}
 		v.keyKnown = true
@@ -194,20 +231,23 @@ func (v *Verifier) record(line []byte) error {
 	if err != nil {
 		return v.problem(1, "%v", err)
 	}
-	if err := v.owner(e); err != nil {
+	l, err := v.place(e)
+	if err != nil {
 		return err
 	}
-	l := v.running()
-	if l == nil || e.Log != l.Log || e.Seq == 1 {
-		if l, err = v.begin(e); err != nil {
-			return err
-		}
-	} else if !follows(e, l.Log, l.Last, l.hashes[len(l.hashes)-1]) {
-		return l.notNext(e)
+	fits := e.Seq != l.last+1 || e.Prev == l.lastHash() || !v.makes(checkLinks)
+	if !fits && l.signed == l.last {
+		return l.problem(e.Seq, "does not name the line before it, which is signed")
 	}
-	if e.Ack != nil {
-		if h, ok := l.hashAt(e.Ack.Seq); !ok || h != e.Ack.Hash {
+	if fits && e.Ack != nil {
+		h, read := l.hashAt(e.Ack.Seq)
+		if e.Ack.Seq >= e.Seq || read && h != e.Ack.Hash {
 			return l.problem(e.Seq, "names a receipt for record %d that does not fit this ledger", e.Ack.Seq)
+		}
+	}
+	if e.Type == typeGap {
+		if err := l.nameGap(e); err != nil {
+			return err
 		}
 	}
 	if v.onRecord != nil {
@@ -215,110 +255,155 @@ func (v *Verifier) record(line []byte) error {
 			return l.problem(e.Seq, "%v", err)
 		}
 	}
-	l.Last = e.Seq
-	l.hashes = append(l.hashes, HashLine(line))
+	hash := HashLine(line)
+	l.add(e, hash)
+	if !fits {
+		v.unfitted = &unfitted{l, e.Seq, hash}
+		return nil
+	}
 	return v.settle(l)
 }
 
-// owner checks that a record is of the terminal whose certificate was read:
-// the key of another must never sign for it.
-func (v *Verifier) owner(e Entry) error {
+// place finds the log that a record goes on or begins. A record may leave
+// others out: a gap record has to name them later.
+func (v *Verifier) place(e Entry) (*verified, error) {
 	if v.key == nil {
-		return &Problem{Log: e.Log, Seq: e.Seq, What: "stands before the certificate of its terminal"}
+		return nil, &Problem{Log: e.Log, Seq: e.Seq, What: "stands before the certificate of its terminal"}
 	}
-	if e.Log.Terminal() != v.terminal {
-		return &Problem{Log: e.Log, Seq: e.Seq, What: fmt.Sprintf("is of another terminal than the certificate's, %q", v.terminal)}
+	if e.Log.Terminal() != v.terminal && v.makes(checkOwner) {
+		return nil, &Problem{Log: e.Log, Seq: e.Seq, What: fmt.Sprintf("is of another terminal than the certificate's, %q", v.terminal)}
 	}
-	return nil
+	l := v.running()
+	switch {
+	case l != nil && e.Prev == l.lastHash() && (e.Log != l.log || e.Seq != l.last+1):
+		return nil, l.problem(l.last+1, "was changed: it names the line before it, but as record %d of %s", e.Seq, e.Log)
+	case l == nil || e.Log != l.log:
+		return v.begin(e)
+	case e.Seq <= l.last:
+		return nil, l.problem(e.Seq, "stands here again, after record %d", l.last)
+	}
+	return l, nil
 }
 
-// begin starts a log with its record 1.
+// begin starts a log. A head or receipt that stands before its first record says
+// that the records up to there were let go; in the end a receipt must cover them.
 func (v *Verifier) begin(e Entry) (*verified, error) {
+	l := &verified{log: e.Log, keyKnown: v.keyKnown}
 	if v.find(e.Log) != nil {
-		return nil, &Problem{Log: e.Log, Seq: e.Seq, What: "begins this log a second time"}
+		return nil, l.problem(e.Seq, "begins this log a second time")
 	}
-	l := &verified{Epoch: Epoch{Log: e.Log, First: 1, KeyKnown: v.keyKnown}}
-	if e.Seq != 1 || e.Prev != (Hash{}) {
-		return nil, l.problem(1, "is missing: the ledger begins with record %d", e.Seq)
+	if e.Seq == 1 && e.Prev != (Hash{}) && v.makes(checkLinks) {
+		return nil, l.problem(1, "names a line before it")
+	}
+	for _, h := range v.openings {
+		l.letGo(e, h.Log, h.Seq, h.Hash)
+	}
+	for _, r := range v.early {
+		l.letGo(e, r.Log, r.Seq, r.Hash)
 	}
 	v.logs = append(v.logs, l)
-	return l, nil
+	return l, v.settle(l)
+}
+
+// whichIsWrong looks at the line after a record that did not name the one
+// before it. If that line vouches for the record, the one before was changed.
+func (v *Verifier) whichIsWrong(line []byte) error {
+	u := v.unfitted
+	if e, err := ParseLine(line); err == nil && e.Log == u.log.log && e.Seq == u.seq+1 && e.Prev == u.hash {
+		return u.log.problem(u.seq-1, "was changed: record %d names another hash", u.seq)
+	}
+	if h, err := OpenHead(v.key, line); err == nil && h.Log == u.log.log && h.Seq == u.seq && h.Hash == u.hash {
+		return u.log.problem(u.seq-1, "was changed: record %d names another hash", u.seq)
+	}
+	return u.problem()
+}
+
+func (u *unfitted) problem() error {
+	return u.log.problem(u.seq, "does not name the line before it: one of the two was changed")
 }
 
 // settle answers receipts that stood before the record they name.
 func (v *Verifier) settle(l *verified) error {
+	if v.trust == nil {
+		return nil
+	}
 	var err error
 	v.early = slices.DeleteFunc(v.early, func(r Receipt) bool {
-		if r.Log != l.Log || r.Seq != l.Last {
+		if r.Log != l.log || r.Seq != l.last {
 			return false
 		}
 		if err == nil {
-			err = l.seal(r)
+			err = v.seal(l, r)
 		}
 		return true
 	})
 	return err
 }
 
-func (l *verified) notNext(e Entry) error {
-	want := l.Last + 1
-	if e.Seq != want {
-		return l.problem(want, "is missing: record %d stands in its place", e.Seq)
-	}
-	return l.problem(want, "does not name the line before it: one of the two was changed")
-}
-
 func (v *Verifier) head(line []byte) error {
-	if v.running() == nil {
-		return &Problem{What: "a head stands before the first record"}
+	if v.key == nil {
+		return &Problem{What: "a head stands before the certificate"}
 	}
 	h, err := OpenHead(v.key, line)
-	if err != nil {
+	if err != nil && v.makes(checkHeads) {
 		return v.problem(0, "head: %v", err)
 	}
+	if h.Log.Terminal() != v.terminal {
+		return v.problem(0, "the head after it is for %s, which the key of %q does not sign for", h.Log, v.terminal)
+	}
 	l := v.find(h.Log)
-	if l == nil || h.Log.Terminal() != v.terminal {
-		return v.problem(0, "the head after it is for %s, which the key of %q does not sign for here", h.Log, v.terminal)
+	if l == nil {
+		v.openings = append(v.openings, h)
+		return nil
 	}
-	if h.Seq > l.Last {
-		return l.problem(l.Last+1, "is missing: a head signs for record %d", h.Seq)
+	if h.Seq > l.last {
+		return l.problem(l.last+1, "is missing: a head signs for record %d", h.Seq)
 	}
-	if got, ok := l.hashAt(h.Seq); !ok || got != h.Hash {
+	got, read := l.hashAt(h.Seq)
+	if read && got != h.Hash && v.makes(checkHeads) {
 		return l.problem(h.Seq, "is not what its head was signed for")
 	}
-	l.Signed = max(l.Signed, h.Seq)
+	if in := l.runOf(h.Seq); in != nil {
+		in.Signed = max(in.Signed, h.Seq)
+		l.signed = max(l.signed, h.Seq)
+	}
 	return nil
 }
 
 func (v *Verifier) receipt(line []byte) error {
-	if v.trust == nil {
-		return nil // no key to check it with: the report says own word
-	}
-	r, err := OpenReceipt(v.trust.Receipt, line)
-	if err != nil {
+	r, err := v.openReceipt(line)
+	if err != nil && v.makes(checkReceipts) {
 		return v.problem(0, "receipt: %v", err)
 	}
 	l := v.find(r.Log)
-	if l == nil || r.Seq > l.Last {
+	if l == nil || r.Seq > l.last {
 		v.early = append(v.early, r)
 		return nil
 	}
-	return l.seal(r)
+	if v.trust == nil {
+		return nil // no key to check it with: the report says own word
+	}
+	return v.seal(l, r)
 }
 
-func (l *verified) seal(r Receipt) error {
-	if h, ok := l.hashAt(r.Seq); !ok || h != r.Hash {
-		return l.problem(r.Seq, "is not what the centre stored: its receipt of %s names another hash", r.At)
+// openReceipt reads a receipt and, if the centre's key is known, checks it.
+func (v *Verifier) openReceipt(line []byte) (r Receipt, err error) {
+	if v.trust != nil && v.makes(checkReceipts) {
+		return OpenReceipt(v.trust.Receipt, line)
 	}
-	if r.Seq > l.Sealed {
-		l.Sealed, l.SealedAt = r.Seq, r.At
+	payload, err := payloadOf(line)
+	if err != nil {
+		return r, err
+	}
+	if json.Unmarshal(payload, &r) != nil {
+		return r, ErrMalformed
+	}
+	return r, nil
+}
+
+func (v *Verifier) seal(l *verified, r Receipt) error {
+	if err := l.seal(r); err != nil && v.makes(checkReceipts) {
+		return err
 	}
 	return nil
-}
-
-func (l *verified) hashAt(seq Seq) (Hash, bool) {
-	if seq < 1 || seq > Seq(len(l.hashes)) {
-		return Hash{}, false
-	}
-	return l.hashes[seq-1], true
 }

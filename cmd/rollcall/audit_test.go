@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"rollcall/device"
+	"rollcall/queue/chain"
+)
+
+func (b books) lines() []string {
+	return strings.Split(strings.TrimSpace(string(b.text)), "\n")
+}
+
+// cut is the export cut after record 1 and signed there, as the holder of the
+// key can.
+func (b books) cut(t *testing.T) []string {
+	keys, err := device.OpenKeys(filepath.Join(b.state, "keys"))
+	require.NoError(t, err)
+	lines := b.lines()[:2]
+	e, err := chain.ParseLine([]byte(lines[1]))
+	require.NoError(t, err)
+	head, err := chain.Sign(keys.Ledger(), chain.PurposeHead, chain.Head{Log: e.Log, Seq: 1, Hash: chain.HashLine([]byte(lines[1])), Wall: e.At.Wall})
+	require.NoError(t, err)
+	return append(lines, head)
+}
+
+func written(t *testing.T, lines ...string) string {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	return file
+}
+
+// A cut tail and a ledger put back from an older copy verify by themselves; what
+// the auditor kept from before shows them.
+func TestExpectFindsACutTail(t *testing.T) {
+	b := newBooks(t)
+	all := b.lines()
+	heads := slices.DeleteFunc(slices.Clone(all), func(l string) bool { return strings.HasPrefix(l, "{") })
+	require.Len(t, heads, 2, "a head for all and a receipt for four")
+	receipt := heads[1]
+	short := written(t, b.cut(t)...)
+
+	for _, tc := range []struct {
+		name   string
+		file   string
+		expect string
+		want   string
+		status int
+	}{
+		{"whole, receipt", written(t, all...), written(t, receipt), "", 0},
+		{"whole, earlier export", written(t, all...), short, "", 0},
+		{"cut, no expectation", short, "", "", 0},
+		{"cut, later receipt", short, written(t, receipt), "record 2 of", 1},
+		{"cut, later head", short, written(t, heads[0]), "record 2 of", 1},
+		{"cut, earlier export", short, written(t, all...), "record 2 of", 1},
+		{"expectation is not sound", written(t, all...), written(t, all[:3]...), "no sound export", 2},
+		{"expectation is empty", written(t, all...), written(t), "is empty", 2},
+		{"no such expectation", written(t, all...), filepath.Join(t.TempDir(), "none"), "no such file", 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			args := []string{"ledger", "verify", "-trust", b.trust}
+			if tc.expect != "" {
+				args = append(args, "-expect", tc.expect)
+			}
+			err := run(t.Context(), append(args, tc.file), &bytes.Buffer{})
+			assert.Equal(t, tc.status, exitStatus(err), "%v", err)
+			if tc.want != "" {
+				assert.ErrorContains(t, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestVerifyTakesSeveralFiles(t *testing.T) {
+	b := newBooks(t)
+	file := written(t, b.lines()...)
+	assert.Equal(t, 2, strings.Count(said(t, "ledger", "verify", "-trust", b.trust, file, b.state), "verified 1-6"))
+	other := newBooks(t)
+	assert.Contains(t, said(t, "ledger", "verify", b.state, other.state), "verified 1-6", "two ledgers that have nothing to do with one another")
+}
+
+func TestShow(t *testing.T) {
+	b := newBooks(t)
+	assert.Equal(t, 6, strings.Count(said(t, "ledger", "show", b.state), "\n"))
+	text := said(t, "ledger", "show", "-seq", "2", b.state)
+	assert.Contains(t, text, "record 2 of t-1/")
+	assert.Contains(t, text, `"code": "removed"`)
+	err := run(t.Context(), []string{"ledger", "show", "-seq", "7", b.state}, &bytes.Buffer{})
+	assert.ErrorContains(t, err, "no such record")
+}
+
+func TestExportCSV(t *testing.T) {
+	b := newBooks(t)
+	rows, err := csv.NewReader(strings.NewReader(said(t, "ledger", "export", "-csv", b.state))).ReadAll()
+	require.NoError(t, err)
+	require.Len(t, rows, 7)
+	for i, word := range []string{"word", "sealed", "sealed", "sealed", "sealed", "own word", "own word"} {
+		assert.Equal(t, word, rows[i][9], "row %d", i)
+	}
+	assert.Equal(t, "open", rows[1][3])
+
+	lines := b.lines()
+	lines[2] = strings.Replace(lines[2], "removed", "blocked", 1)
+	var out bytes.Buffer
+	err = run(t.Context(), []string{"ledger", "export", "-csv", "-trust", b.trust, written(t, lines...)}, &out)
+	assert.Equal(t, 1, exitStatus(err), "%v", err)
+	assert.Empty(t, out.String(), "no table of a ledger that is not sound")
+}
