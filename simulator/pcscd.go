@@ -227,6 +227,8 @@ func awaitReady(out io.Reader) error {
 			return nil
 		case strings.Contains(last, "Could not initialize connection to virtual ICC"):
 			return errPortTaken
+		case strings.Contains(last, "cannot create /run/pcscd"):
+			return errors.New("pcscd needs the directory /run/pcscd, which only root can make: sudo mkdir /run/pcscd")
 		}
 	}
 	return fmt.Errorf("pcscd ended before it was ready: %q", last)
