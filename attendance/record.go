@@ -20,6 +20,12 @@ const (
 	TypePackage RecordType = "package" // a class package was accepted
 	TypeGap     RecordType = "gap"     // records were lost with a damaged file
 	TypePending RecordType = "pending" // a code that cannot be checked here; no attendance
+	TypeSession RecordType = "session" // a session opened or closed
+	TypeAnchor  RecordType = "anchor"  // trusted time arrived
+
+	TypeAdmin      RecordType = "admin"      // the answer to a command
+	TypeCorrection RecordType = "correction" // what a record before it should have said
+	TypeKey        RecordType = "key"        // the ledger key was changed
 )
 
 // Record is a type and the bytes of its body, encoded once and from then on
@@ -130,11 +136,14 @@ type PackageBody struct {
 
 // OpenBody is the body of an open record, line 1 of an epoch.
 type OpenBody struct {
-	Reason   string     `json:"reason"` // "new" or what became of the store before
-	Terminal string     `json:"terminal"`
-	Key      string     `json:"key"` // key id of the ledger key
-	Software string     `json:"software"`
-	Last     *LastKnown `json:"last,omitempty"`
+	Reason   string `json:"reason"` // "new" or what became of the store before
+	Terminal string `json:"terminal"`
+	Key      string `json:"key"` // key id of the ledger key
+	Software string `json:"software"`
+	// Handovers lead from the certificate's key to Key, in order, where key
+	// records changed it.
+	Handovers []string   `json:"handovers,omitempty"`
+	Last      *LastKnown `json:"last,omitempty"`
 }
 
 // GapBody is the body of a gap record: records From to To were lost with a
@@ -144,6 +153,58 @@ type GapBody struct {
 	From   uint64 `json:"from"`
 	To     uint64 `json:"to"`
 	Reason string `json:"reason"` // "damaged" or "missing"
+}
+
+// SessionEvent is what a session record tells of.
+type SessionEvent string
+
+const (
+	SessionOpened SessionEvent = "opened" // check-in began, by the class package's timetable
+	SessionClosed SessionEvent = "closed"
+)
+
+// SessionEvents lists every event.
+var SessionEvents = []SessionEvent{SessionOpened, SessionClosed}
+
+// SessionBody is the body of a session record.
+type SessionBody struct {
+	Class   ClassID      `json:"class"`
+	Session SessionID    `json:"session"`
+	Event   SessionEvent `json:"event"`
+	Start   string       `json:"start"` // by the timetable
+	End     string       `json:"end"`
+	Serial  uint64       `json:"serial"`            // of the class package that the timetable stands in
+	Present *int         `json:"present,omitempty"` // with closed: how many had checked in
+}
+
+// TimeSource is who brought trusted time.
+type TimeSource string
+
+const (
+	TimeKernel  TimeSource = "kernel"  // the kernel says that it is synchronised (NTP, PTP, a good clock chip)
+	TimeReceipt TimeSource = "receipt" // the centre signed a receipt within ten seconds of asking
+)
+
+// TimeSources lists every source.
+var TimeSources = []TimeSource{TimeKernel, TimeReceipt}
+
+// AnchorBody is the body of an anchor record: at UpMS of the boot that the
+// record's own stamp names it was Wall, give or take ErrMS. Earlier records of
+// the same boot are dated by it.
+type AnchorBody struct {
+	Source TimeSource `json:"source"`
+	Wall   string     `json:"wall"`
+	UpMS   int64      `json:"up_ms"`
+	ErrMS  int64      `json:"err_ms"`
+	Seq    uint64     `json:"seq,omitempty"` // with receipt: the record that it names
+}
+
+// KeyBody is the body of a key record: heads after it are by the new key.
+// Handover is the old key's signed word for it.
+type KeyBody struct {
+	Old      string `json:"old"` // key ids
+	New      string `json:"new"`
+	Handover string `json:"handover"` // JWS
 }
 
 // LastKnown is the last line a terminal remembers of its ledger before this
@@ -156,7 +217,8 @@ type LastKnown struct {
 
 // body is any of the types above.
 type body interface {
-	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody | GapBody
+	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody | GapBody |
+		SessionBody | AnchorBody | KeyBody | AdminBody | CorrectionBody
 }
 
 // NewRecord encodes a body. It is the one place where that is done.

@@ -1,6 +1,7 @@
 package chain_test
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -112,7 +113,7 @@ func (l *ledger) receipt(k ed25519.PrivateKey, seq int) []byte {
 	return jws(l.h.t, k, chain.PurposeReceipt, chain.Receipt{Log: l.log, Seq: chain.Seq(seq), Hash: l.hash(seq), At: at})
 }
 
-func jws(t testing.TB, k ed25519.PrivateKey, purpose chain.Purpose, payload any) []byte {
+func jws(t testing.TB, k crypto.Signer, purpose chain.Purpose, payload any) []byte {
 	t.Helper()
 	s, err := chain.Sign(k, purpose, payload)
 	require.NoError(t, err)

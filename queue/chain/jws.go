@@ -3,15 +3,19 @@ package chain
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 )
 
 // ErrSignature says that a signature is not by the key it should be by, or not
@@ -27,6 +31,8 @@ const (
 	PurposeReceipt Purpose = "rollcall-receipt"
 	PurposePackage Purpose = "rollcall-package"
 	PurposeCode    Purpose = "rollcall-code"
+	PurposeCommand Purpose = "rollcall-command"
+	PurposeKey     Purpose = "rollcall-key"
 )
 
 // header is the JWS header. Field order is fixed by the struct, so a header is
@@ -38,13 +44,66 @@ type header struct {
 	Crit []string `json:"crit,omitempty"` // extensions a reader must know (RFC 7515 4.1.11): none here
 }
 
-// algorithm names the JWS algorithm that goes with a key (RFC 7518, RFC 8037).
-// ES256 for keys in a TPM joins here.
-func algorithm(pub crypto.PublicKey) (string, error) {
-	if _, ok := pub.(ed25519.PublicKey); ok {
-		return "EdDSA", nil
+// algorithm is how a kind of key signs.
+type algorithm struct {
+	name   string // "alg" of the header
+	sign   func(key crypto.Signer, input []byte) ([]byte, error)
+	verify func(pub crypto.PublicKey, input, sig []byte) bool
+}
+
+// algorithmOf gives the algorithm that goes with a key, which no header can
+// change: EdDSA for Ed25519 (RFC 8037 3.1), ES256 for P-256 (RFC 7518 3.4), the
+// one that a TPM 2.0 has. SM2 with SM3 joins here.
+func algorithmOf(pub crypto.PublicKey) (algorithm, error) {
+	switch pub := pub.(type) {
+	case ed25519.PublicKey:
+		return edDSA, nil
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			return es256, nil
+		}
 	}
-	return "", fmt.Errorf("key of type %T cannot sign records: %w", pub, errors.ErrUnsupported)
+	return algorithm{}, fmt.Errorf("key of type %T cannot sign records: %w", pub, errors.ErrUnsupported)
+}
+
+var edDSA = algorithm{
+	name: "EdDSA",
+	sign: func(key crypto.Signer, input []byte) ([]byte, error) {
+		return key.Sign(rand.Reader, input, crypto.Hash(0))
+	},
+	verify: func(pub crypto.PublicKey, input, sig []byte) bool {
+		return ed25519.Verify(pub.(ed25519.PublicKey), input, sig)
+	},
+}
+
+// es256Half is the size of r and of s; a signature is the two, big-endian.
+const es256Half = 32
+
+var es256 = algorithm{
+	name: "ES256",
+	sign: func(key crypto.Signer, input []byte) ([]byte, error) {
+		digest := sha256.Sum256(input)
+		der, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		var point struct{ R, S *big.Int }
+		if _, err := asn1.Unmarshal(der, &point); err != nil {
+			return nil, err
+		}
+		sig := make([]byte, 2*es256Half)
+		point.R.FillBytes(sig[:es256Half])
+		point.S.FillBytes(sig[es256Half:])
+		return sig, nil
+	},
+	verify: func(pub crypto.PublicKey, input, sig []byte) bool {
+		if len(sig) != 2*es256Half {
+			return false
+		}
+		digest := sha256.Sum256(input)
+		r, s := new(big.Int).SetBytes(sig[:es256Half]), new(big.Int).SetBytes(sig[es256Half:])
+		return ecdsa.Verify(pub.(*ecdsa.PublicKey), digest[:], r, s)
+	},
 }
 
 // KeyID is the first 16 hexadecimal digits of the SHA-256 of a public key's
@@ -60,11 +119,11 @@ func KeyID(pub crypto.PublicKey) string {
 
 // Sign makes a JWS in compact form over payload, which must be JSON.
 func Sign(key crypto.Signer, purpose Purpose, payload any) (string, error) {
-	alg, err := algorithm(key.Public())
+	alg, err := algorithmOf(key.Public())
 	if err != nil {
 		return "", err
 	}
-	head, err := json.Marshal(header{Alg: alg, Kid: KeyID(key.Public()), Typ: purpose})
+	head, err := json.Marshal(header{Alg: alg.name, Kid: KeyID(key.Public()), Typ: purpose})
 	if err != nil {
 		return "", fmt.Errorf("signing %s: %w", purpose, err)
 	}
@@ -74,7 +133,7 @@ func Sign(key crypto.Signer, purpose Purpose, payload any) (string, error) {
 	}
 	b64 := base64.RawURLEncoding
 	input := b64.EncodeToString(head) + "." + b64.EncodeToString(body)
-	sig, err := key.Sign(rand.Reader, []byte(input), crypto.Hash(0))
+	sig, err := alg.sign(key, []byte(input))
 	if err != nil {
 		return "", fmt.Errorf("signing %s: %w", purpose, err)
 	}
@@ -106,11 +165,11 @@ func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: signature: %w", purpose, ErrMalformed)
 	}
-	alg, err := algorithm(pub)
+	alg, err := algorithmOf(pub)
 	if err != nil {
 		return nil, err
 	}
-	if h.Alg != alg || h.Typ != purpose || !ed25519.Verify(pub.(ed25519.PublicKey), input, sig) {
+	if h.Alg != alg.name || h.Typ != purpose || !alg.verify(pub, input, sig) {
 		return nil, fmt.Errorf("%s: %w", purpose, ErrSignature)
 	}
 	return payload, nil

@@ -19,7 +19,7 @@ import (
 	"rollcall/queue/chain"
 )
 
-var stock = []jose.SignatureAlgorithm{jose.EdDSA}
+var stock = []jose.SignatureAlgorithm{jose.EdDSA, jose.ES256}
 
 // A stock JOSE library reads what we sign, and we read what it signs.
 func TestStockLibraryAgrees(t *testing.T) {
@@ -42,6 +42,47 @@ func TestStockLibraryAgrees(t *testing.T) {
 	r, err := chain.OpenReceipt(receiptKey.Public(), []byte(theirs))
 	require.NoError(t, err)
 	assert.Equal(t, chain.Seq(1), r.Seq)
+}
+
+// A key in a TPM signs with ES256. The algorithm is the key's, whatever the
+// header says.
+func TestES256(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	ours := jws(t, key, chain.PurposeHead, map[string]int{"n": 1})
+	parsed, err := jose.ParseSignedCompact(string(ours), stock)
+	require.NoError(t, err)
+	payload, err := parsed.Verify(key.Public())
+	require.NoError(t, err)
+	assert.Equal(t, `{"n":1}`, string(payload))
+
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("rollcall-head"))
+	require.NoError(t, err)
+	signed, err := signer.Sign([]byte(`{"n":2}`))
+	require.NoError(t, err)
+	theirs, err := signed.CompactSerialize()
+	require.NoError(t, err)
+	payload, err = chain.Open(key.Public(), chain.PurposeHead, []byte(theirs))
+	require.NoError(t, err)
+	assert.Equal(t, `{"n":2}`, string(payload))
+
+	b64 := base64.RawURLEncoding
+	parts := strings.Split(string(ours), ".")
+	sig, err := b64.DecodeString(parts[2])
+	require.NoError(t, err)
+	for name, spoilt := range map[string]string{
+		"header of another algorithm": b64.EncodeToString([]byte(`{"alg":"EdDSA","typ":"rollcall-head"}`)) + "." + parts[1] + "." + parts[2],
+		"another payload":             parts[0] + "." + b64.EncodeToString([]byte(`{"n":3}`)) + "." + parts[2],
+		"signature of zeros":          parts[0] + "." + parts[1] + "." + b64.EncodeToString(make([]byte, len(sig))),
+		"signature cut":               parts[0] + "." + parts[1] + "." + b64.EncodeToString(sig[:63]),
+		"signature grown":             parts[0] + "." + parts[1] + "." + b64.EncodeToString(append(sig, 0)),
+		"an Ed25519 key's":            string(jws(t, terminalKey, chain.PurposeHead, map[string]int{"n": 1})),
+	} {
+		_, err := chain.Open(key.Public(), chain.PurposeHead, []byte(spoilt))
+		assert.ErrorIs(t, err, chain.ErrSignature, name)
+	}
+	_, err = chain.Open(terminalKey.Public(), chain.PurposeHead, ours)
+	assert.ErrorIs(t, err, chain.ErrSignature)
 }
 
 // raw signs any header and payload.
@@ -106,7 +147,7 @@ func TestHeadAndReceiptPayloads(t *testing.T) {
 }
 
 func TestSignRefusesKeysItCannotName(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
 	_, err = chain.Sign(key, chain.PurposeHead, 1)
 	assert.ErrorIs(t, err, errors.ErrUnsupported)
