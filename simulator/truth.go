@@ -237,7 +237,7 @@ func readExport(r io.Reader) ([]Kept, error) {
 			continue // heads, receipts, the certificate; verified before
 		}
 		hash := chain.HashLine(lines.Bytes())
-		k := Kept{Seq: e.Seq, Type: attendance.RecordType(e.Type), Code: hash.Short(), hash: hash, body: e.Body}
+		k := Kept{Seq: e.Seq, Type: attendance.RecordType(e.Type), Code: hash.Short(), hash: hash, body: bytes.Clone(e.Body)}
 		if err := k.fill(); err != nil {
 			return nil, err
 		}

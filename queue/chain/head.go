@@ -27,21 +27,53 @@ type Receipt struct {
 
 // OpenHead checks a head's signature.
 func OpenHead(pub crypto.PublicKey, jws []byte) (Head, error) {
-	return openAs[Head](pub, PurposeHead, jws)
+	payload, err := Open(pub, PurposeHead, jws)
+	if err != nil {
+		return Head{}, err
+	}
+	return readHead(payload)
 }
 
 // OpenReceipt checks a receipt's signature. Whether Hash is the hash of the
 // terminal's own line is for the caller to compare before believing it.
 func OpenReceipt(pub crypto.PublicKey, jws []byte) (Receipt, error) {
-	return openAs[Receipt](pub, PurposeReceipt, jws)
+	payload, err := Open(pub, PurposeReceipt, jws)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return readReceipt(payload)
 }
 
-func openAs[T any](pub crypto.PublicKey, purpose Purpose, jws []byte) (T, error) {
-	var v T
+func readHead(payload []byte) (h Head, err error) {
+	s := scanner{text: payload}
+	var ok bool
+	if h.Log, h.Seq, h.Hash, h.Wall, ok = s.mark("wall"); ok {
+		return h, nil
+	}
+	return readAs[Head](PurposeHead, payload)
+}
+
+func readReceipt(payload []byte) (r Receipt, err error) {
+	s := scanner{text: payload}
+	var ok bool
+	if r.Log, r.Seq, r.Hash, r.At, ok = s.mark("at"); ok {
+		return r, nil
+	}
+	return readAs[Receipt](PurposeReceipt, payload)
+}
+
+// openAs checks a signature and reads what it is over.
+func openAs[T any](pub crypto.PublicKey, purpose Purpose, jws []byte) (v T, err error) {
 	payload, err := Open(pub, purpose, jws)
 	if err != nil {
 		return v, err
 	}
+	return readAs[T](purpose, payload)
+}
+
+// readAs reads a payload that another JOSE library may have written: in any
+// order, with spaces, with names that we do not know.
+func readAs[T any](purpose Purpose, payload []byte) (v T, err error) {
 	if err := json.Unmarshal(payload, &v); err != nil || !plainNames(payload) {
 		return v, fmt.Errorf("%s: payload: %w", purpose, ErrMalformed)
 	}

@@ -152,9 +152,8 @@ func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", purpose, ErrMalformed)
 	}
-	var h header
-	headJSON, err := decode64(head64)
-	if err != nil || json.Unmarshal(headJSON, &h) != nil || h.Crit != nil {
+	h, err := readHeader(head64)
+	if err != nil || h.Crit != nil {
 		return nil, fmt.Errorf("%s: header: %w", purpose, ErrMalformed)
 	}
 	payload, err := decode64(payload64)
@@ -177,10 +176,20 @@ func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
 
 // peek gives the header of a JWS without checking anything.
 func peek(jws []byte) (header, error) {
-	var h header
 	head64, _, _ := bytes.Cut(jws, []byte("."))
-	headJSON, err := decode64(head64)
-	if err != nil || json.Unmarshal(headJSON, &h) != nil {
+	return readHeader(head64)
+}
+
+func readHeader(head64 []byte) (h header, err error) {
+	text, err := decode64(head64)
+	if err != nil {
+		return h, fmt.Errorf("signature header: %w", ErrMalformed)
+	}
+	s := scanner{text: text}
+	if h, ok := s.header(); ok {
+		return h, nil
+	}
+	if json.Unmarshal(text, &h) != nil { // as another JOSE library writes it
 		return h, fmt.Errorf("signature header: %w", ErrMalformed)
 	}
 	return h, nil

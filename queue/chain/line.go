@@ -68,18 +68,15 @@ type TerminalID string
 // Valid reports whether the id may stand in a topic and a file name.
 func (t TerminalID) Valid() bool { return validName(string(t)) }
 
+const maxName = 64
+
 func validName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for _, c := range s {
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-':
-		default:
+	for i := range len(s) {
+		if !nameByte(s[i]) {
 			return false
 		}
 	}
-	return true
+	return s != "" && len(s) <= maxName
 }
 
 // LogID names one epoch of a terminal's ledger, "terminal/epoch". A store that
@@ -186,75 +183,31 @@ func (e Entry) Line() ([]byte, error) {
 // keys in their order, compact, valid UTF-8, plain names for log, boot, clock
 // and type, and in the body no name twice and
 // none but of lower-case letters, digits and underscores (some readers, Go's
-// among them, take "Trainee" for "trainee").
+// among them, take "Trainee" for "trainee"). The body is a part of line, not a
+// copy.
 func ParseLine(line []byte) (Entry, error) {
-	var e Entry
 	if len(line) > MaxLine || !utf8.Valid(line) {
-		return e, fmt.Errorf("record line: %w", ErrMalformed)
+		return Entry{}, fmt.Errorf("record line: %w", ErrMalformed)
 	}
-	if err := json.Unmarshal(line, &e); err != nil {
-		return e, fmt.Errorf("record line: %w", ErrMalformed)
+	s := scanner{text: line}
+	e, ok := s.entry()
+	if ok {
+		return e, nil
 	}
-	if e.V != Version {
-		return e, fmt.Errorf("record line of version %d, this program knows %d: %w", e.V, Version, ErrMalformed)
-	}
-	again, err := e.Line()
-	if err != nil || !bytes.Equal(again, line) {
-		return e, fmt.Errorf("record line %d is not in its one form: %w", e.Seq, ErrMalformed)
-	}
-	if e.Seq == 0 || e.Log.Terminal() == "" || !plainName(e.Type) || !validName(e.At.Boot) || !plainName(string(e.At.Clock)) ||
-		len(e.Body) == 0 || e.Body[0] != '{' || !plainNames(e.Body) {
-		return e, fmt.Errorf("record line %d: %w", e.Seq, ErrMalformed)
-	}
-	return e, nil
+	return Entry{}, notALine(line)
 }
 
-// plainNames reports whether every name in text can be read in one way only:
-// no object has one twice (RFC 8259 section 4), and none differs from another
-// in case alone. The text has been checked to be JSON.
-func plainNames(text []byte) bool {
-	type level struct {
-		names   map[string]bool // nil in an array
-		wantKey bool
+// notALine says what a person can do with a line that is none.
+func notALine(line []byte) error {
+	var e struct {
+		V   int `json:"v"`
+		Seq Seq `json:"seq"`
 	}
-	var open []level
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	for {
-		token, err := dec.Token()
-		if err != nil {
-			return true
-		}
-		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
-			open = open[:len(open)-1]
-			continue
-		}
-		if n := len(open); n > 0 && open[n-1].names != nil {
-			top := &open[n-1]
-			if top.wantKey {
-				name := token.(string)
-				if top.names[name] || !plainName(name) {
-					return false
-				}
-				top.names[name], top.wantKey = true, false
-				continue
-			}
-			top.wantKey = true
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, level{names: map[string]bool{}, wantKey: true})
-		case json.Delim('['):
-			open = append(open, level{})
-		}
+	switch err := json.Unmarshal(line, &e); {
+	case err != nil || e.V == 0:
+		return fmt.Errorf("record line: %w", ErrMalformed)
+	case e.V != Version:
+		return fmt.Errorf("record line of version %d, this program knows %d: %w", e.V, Version, ErrMalformed)
 	}
-}
-
-func plainName(s string) bool {
-	for _, c := range s {
-		if c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return s != ""
+	return fmt.Errorf("record line %d is not in its one form: %w", e.Seq, ErrMalformed)
 }
