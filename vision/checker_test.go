@@ -424,3 +424,61 @@ func TestTheBareWorkerSpeaksItsProtocol(t *testing.T) {
 
 	w.end() // a daemon that is killed leaves no worker behind
 }
+
+// TestTheWorkerAnalysesPictures asks for files by path, as the measuring of
+// faces does: what cannot be analysed is refused in words, and the next comes.
+func TestTheWorkerAnalysesPictures(t *testing.T) {
+	w := startBare(t, workerConfig(t, "/dev/null"))
+	w.next(vision.KindHello)
+	pictures, err := filepath.Abs(peopleDir)
+	require.NoError(t, err)
+	id := uint64(0)
+	ask := func(path string, work vision.Work) vision.Answer {
+		id++
+		require.NoError(t, vision.WriteCommand(w.commands, vision.Command{Do: vision.DoPicture, ID: id, Path: path, Work: work}))
+		a, err := vision.ReadAnswer(w.answers)
+		require.NoError(t, err)
+		assert.Equal(t, id, a.ID)
+		return a
+	}
+
+	whole := ask(filepath.Join(pictures, "sample1.jpg"), vision.Work{Mirror: true})
+	require.Equal(t, vision.KindPicture, whole.Kind, whole.Text)
+	require.Len(t, whole.Faces, 3)
+	for _, f := range whole.Faces {
+		assert.Len(t, f.Embedding, 512)
+		mirrored := vision.Cosine(f.Embedding, f.Mirrored)
+		assert.Greater(t, mirrored, 0.7, "the same person")
+		assert.Less(t, mirrored, 0.9999, "another picture")
+		assert.NotNil(t, f.Measures)
+	}
+	assert.Positive(t, whole.Took.Detect)
+	assert.Positive(t, whole.Took.Liveness)
+	assert.GreaterOrEqual(t, whole.Took.Total, whole.Took.Decode+whole.Took.Detect+whole.Took.Points+whole.Took.Embed+whole.Took.Liveness)
+	assert.Positive(t, whole.Width*whole.Height)
+
+	part := ask(filepath.Join(pictures, "gocv-face.jpg"), vision.Work{NoLiveness: true, NoMeasures: true})
+	require.Len(t, part.Faces, 1)
+	assert.Nil(t, part.Faces[0].Mirrored)
+	assert.Nil(t, part.Faces[0].Measures)
+	assert.Equal(t, -1.0, part.Faces[0].Liveness)
+	assert.Zero(t, part.Took.Liveness)
+
+	dir := t.TempDir()
+	text, pipe := filepath.Join(dir, "text.jpg"), filepath.Join(dir, "pipe.jpg")
+	require.NoError(t, os.WriteFile(text, []byte("no picture"), 0o600))
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	for path, code := range map[string]vision.Code{
+		filepath.Join(dir, "none.jpg"): vision.CodeNoFile,
+		dir:                            vision.CodeNoFile,
+		pipe:                           vision.CodeNoFile,
+		text:                           vision.CodeNoPicture,
+	} {
+		a := ask(path, vision.Work{})
+		assert.Equal(t, vision.KindRefused, a.Kind)
+		assert.Equal(t, code, a.Code)
+		assert.NotEmpty(t, a.Text)
+		assert.NotContains(t, a.Text, dir, "a path may name a person")
+	}
+	w.end()
+}

@@ -17,7 +17,7 @@ import (
 func TestEmbeddingsRedactThemselves(t *testing.T) {
 	e := Embedding{0.123456, 0.654321}
 	held := []any{e, Face{Embedding: e}, &Face{Embedding: e}, Template{Embedding: e}, Capture{Template: Template{Embedding: e}},
-		Answer{Kind: KindFrame, Faces: []Face{{Embedding: e}}}}
+		Answer{Kind: KindFrame, Faces: []Face{{Embedding: e, Mirrored: e}}}, Face{Mirrored: e}}
 	for _, v := range held {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q"} {
 			text := fmt.Sprintf(verb, v)

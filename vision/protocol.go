@@ -10,7 +10,8 @@ import (
 )
 
 // ProtocolVersion is said in the worker's hello; the daemon refuses another.
-const ProtocolVersion = 1
+// 2 brought measures, mirrored crops, pictures by path, and the suspect camera.
+const ProtocolVersion = 2
 
 // The worker takes commands from file descriptor 3 and answers on 4, so that a
 // library that prints to stdout cannot break the dialogue. Each message is its
@@ -29,17 +30,29 @@ var ErrProtocol = errors.New("not a message of the vision worker")
 type Do string
 
 const (
-	DoOpen  Do = "open"  // camera on, frames thrown away unread; answered by opened
-	DoLook  Do = "look"  // camera on, frames analysed, newest wins; answered by frame after frame, and previews
-	DoClose Do = "close" // camera off; answered by closed, also when it was off
+	DoOpen    Do = "open"    // camera on, frames thrown away unread; answered by opened
+	DoLook    Do = "look"    // camera on, frames analysed, newest wins; answered by frame after frame, and previews
+	DoClose   Do = "close"   // camera off; answered by closed, also when it was off
+	DoPicture Do = "picture" // one file analysed, whatever the camera does; answered by picture or refused
 )
 
 // Command is one order. The daemon numbers its commands; every answer names
 // the command it belongs to, so a frame of the former person is never taken
 // for the next one's.
 type Command struct {
-	Do Do     `json:"do"`
-	ID uint64 `json:"id"`
+	Do   Do     `json:"do"`
+	ID   uint64 `json:"id"`
+	Path string `json:"path,omitempty"` // picture: a file of this machine, JPEG, PNG, PGM or PPM
+	Work Work   `json:"work,omitzero"`  // look, picture
+}
+
+// Work says what is done with a face beyond finding it. The zero value is the
+// whole check: points, measures, embedding, liveness.
+type Work struct {
+	Mirror      bool `json:"mirror,omitempty"` // embed the mirrored crop too: costs one embedding more
+	NoEmbedding bool `json:"no_embedding,omitempty"`
+	NoLiveness  bool `json:"no_liveness,omitempty"`
+	NoMeasures  bool `json:"no_measures,omitempty"`
 }
 
 // Kind is what an answer says.
@@ -52,6 +65,8 @@ const (
 	KindPreview Kind = "preview" // a JPEG for the panel
 	KindClosed  Kind = "closed"  // the camera is off
 	KindTrouble Kind = "trouble" // the camera is off, and why
+	KindPicture Kind = "picture" // one analysed file
+	KindRefused Kind = "refused" // the file cannot be analysed, and why; the worker goes on
 )
 
 // Answer is one message of the worker. It may hold biometric data and prints
@@ -64,12 +79,30 @@ type Answer struct {
 	Models  map[Role]string // hello: SHA-256 by role
 
 	AgeMS float64 // frame: milliseconds since it was taken
-	Faces []Face  // frame: best first
+	Faces []Face  // frame, picture: best first; in a picture every face is embedded
+	Took  Times   // frame, picture
+
+	Width, Height int // picture: pixels, as it is seen (turned as its EXIF says)
 
 	JPEG []byte // preview: 320x240
 
-	Code Code   // trouble
-	Text string // trouble: cause and cure
+	// Code is CodeSuspect in frames while the camera is suspected of showing
+	// a recording: then Faces carry no embeddings. In trouble and refused it
+	// says what is wrong.
+	Code Code
+	Text string // frame with a code, trouble, refused: cause and cure
+}
+
+// Times is what the stages of a check took, in milliseconds; a stage that was
+// not run is 0. In a picture they are sums over its faces.
+type Times struct {
+	Decode   float64 `json:"decode,omitempty"` // file to pixels; picture only
+	Detect   float64 `json:"detect,omitempty"`
+	Points   float64 `json:"points,omitempty"`
+	Embed    float64 `json:"embed,omitempty"` // alignment, embedding, mirrored embedding
+	Liveness float64 `json:"liveness,omitempty"`
+	Measures float64 `json:"measures,omitempty"` // nets for eyes and pose included
+	Total    float64 `json:"total,omitempty"`
 }
 
 func (a Answer) String() string { return string(a.Kind) }
@@ -81,8 +114,13 @@ func (a Answer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, string(a.
 type Code string
 
 const (
-	CodeCamera Code = "camera" // it does not answer
-	CodeEnded  Code = "ended"  // the stream broke off
+	CodeCamera  Code = "camera"  // it does not answer
+	CodeEnded   Code = "ended"   // the stream broke off
+	CodeSuspect Code = "suspect" // the stream repeats itself to the bit: frozen, or a recording
+
+	CodeNoFile    Code = "no_file"    // refused: absent, or not to be read
+	CodeNoPicture Code = "no_picture" // refused: not a picture that can be decoded
+	CodeTooLarge  Code = "too_large"  // refused: more pixels or bytes than allowed
 )
 
 // The wire's form of an answer: here, and in the sealed gallery, embeddings
@@ -94,6 +132,9 @@ type wireAnswer struct {
 	Models  map[Role]string `json:"models,omitempty"`
 	AgeMS   float64         `json:"age_ms,omitempty"`
 	Faces   []wireFace      `json:"faces,omitempty"`
+	Took    Times           `json:"took,omitzero"`
+	Width   int             `json:"width,omitempty"`
+	Height  int             `json:"height,omitempty"`
 	JPEG    []byte          `json:"jpeg,omitempty"`
 	Code    Code            `json:"code,omitempty"`
 	Text    string          `json:"text,omitempty"`
@@ -101,9 +142,11 @@ type wireAnswer struct {
 
 type wireFace struct {
 	Box
-	Score     float64 `json:"score"`
-	Liveness  float64 `json:"liveness"`
-	Embedding []byte  `json:"embedding,omitempty"` // little-endian float32
+	Score     float64   `json:"score"`
+	Liveness  float64   `json:"liveness"`
+	Embedding []byte    `json:"embedding,omitempty"` // little-endian float32
+	Mirrored  []byte    `json:"mirrored,omitempty"`
+	Measures  *Measures `json:"measures,omitempty"`
 }
 
 // WriteCommand sends a command.
@@ -117,7 +160,7 @@ func ReadCommand(r io.Reader) (Command, error) {
 		return Command{}, err
 	}
 	switch c.Do {
-	case DoOpen, DoLook, DoClose:
+	case DoOpen, DoLook, DoClose, DoPicture:
 		return c, nil
 	}
 	return Command{}, fmt.Errorf("%w: unknown command", ErrProtocol)
@@ -127,10 +170,13 @@ func ReadCommand(r io.Reader) (Command, error) {
 func WriteAnswer(w io.Writer, a Answer) error {
 	wire := wireAnswer{
 		Kind: a.Kind, ID: a.ID, Version: a.Version, Models: a.Models,
-		AgeMS: a.AgeMS, JPEG: a.JPEG, Code: a.Code, Text: a.Text,
+		AgeMS: a.AgeMS, Took: a.Took, Width: a.Width, Height: a.Height,
+		JPEG: a.JPEG, Code: a.Code, Text: a.Text,
 	}
 	for _, f := range a.Faces {
-		wire.Faces = append(wire.Faces, wireFace{f.Box, f.Score, f.Liveness, f.Embedding.bytes()})
+		wire.Faces = append(wire.Faces, wireFace{
+			f.Box, f.Score, f.Liveness, f.Embedding.bytes(), f.Mirrored.bytes(), f.Measures,
+		})
 	}
 	return writeMessage(w, wire)
 }
@@ -142,22 +188,23 @@ func ReadAnswer(r io.Reader) (Answer, error) {
 		return Answer{}, err
 	}
 	switch wire.Kind {
-	case KindHello, KindOpened, KindFrame, KindPreview, KindClosed, KindTrouble:
+	case KindHello, KindOpened, KindFrame, KindPreview, KindClosed, KindTrouble, KindPicture, KindRefused:
 	default:
 		return Answer{}, fmt.Errorf("%w: unknown answer", ErrProtocol)
 	}
 	a := Answer{
 		Kind: wire.Kind, ID: wire.ID, Version: wire.Version, Models: wire.Models,
-		AgeMS: wire.AgeMS, JPEG: wire.JPEG, Code: wire.Code, Text: wire.Text,
+		AgeMS: wire.AgeMS, Took: wire.Took, Width: wire.Width, Height: wire.Height,
+		JPEG: wire.JPEG, Code: wire.Code, Text: wire.Text,
 	}
 	for _, f := range wire.Faces {
-		face := Face{Box: f.Box, Score: f.Score, Liveness: f.Liveness}
-		if len(f.Embedding) > 0 {
-			e, err := embeddingOf(f.Embedding)
-			if err != nil {
-				return Answer{}, fmt.Errorf("%w: %w", ErrProtocol, err)
-			}
-			face.Embedding = e
+		face := Face{Box: f.Box, Score: f.Score, Liveness: f.Liveness, Measures: f.Measures}
+		var err error
+		if face.Embedding, err = embeddingOf(f.Embedding); err != nil {
+			return Answer{}, fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		if face.Mirrored, err = embeddingOf(f.Mirrored); err != nil {
+			return Answer{}, fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 		a.Faces = append(a.Faces, face)
 	}

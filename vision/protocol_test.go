@@ -17,7 +17,10 @@ func message(body string) []byte {
 
 func TestMessagesGoThrough(t *testing.T) {
 	var pipe bytes.Buffer
-	commands := []Command{{DoOpen, 1}, {DoLook, 2}, {DoClose, 1<<64 - 1}}
+	commands := []Command{
+		{Do: DoOpen, ID: 1}, {Do: DoLook, ID: 2, Work: Work{Mirror: true}}, {Do: DoClose, ID: 1<<64 - 1},
+		{Do: DoPicture, ID: 4, Path: "a/b.jpg", Work: Work{NoEmbedding: true, NoLiveness: true, NoMeasures: true}},
+	}
 	for _, c := range commands {
 		require.NoError(t, WriteCommand(&pipe, c))
 	}
@@ -31,8 +34,15 @@ func TestMessagesGoThrough(t *testing.T) {
 		{Kind: KindOpened, ID: 1},
 		{Kind: KindFrame, ID: 2, AgeMS: 1.5},
 		{Kind: KindFrame, ID: 2, Faces: []Face{
-			{Box{1, 2, 3, 4}, 0.9, 0.5, Embedding{0.25, -1}}, {Box{-1, 2, 3, 4}, 0.7, -1, nil},
+			{
+				Box: Box{1, 2, 3, 4}, Score: 0.9, Liveness: 0.5, Embedding: Embedding{0.25, -1},
+				Mirrored: Embedding{0.5, 1}, Measures: &Measures{Luminance: 120, Yaw: -3, EyesOpen: -1},
+			},
+			{Box: Box{-1, 2, 3, 4}, Score: 0.7, Liveness: -1},
 		}},
+		{Kind: KindFrame, ID: 2, Code: CodeSuspect, Text: "why"},
+		{Kind: KindPicture, ID: 4, Width: 250, Height: 240, Took: Times{Decode: 1, Detect: 2, Total: 3}},
+		{Kind: KindRefused, ID: 4, Code: CodeTooLarge, Text: "why"},
 		{Kind: KindPreview, ID: 2, JPEG: []byte{0xff, 0xd8}},
 		{Kind: KindClosed, ID: 3},
 		{Kind: KindTrouble, ID: 3, Code: CodeEnded, Text: "why"},

@@ -31,12 +31,16 @@ type Config struct {
 	// PreviewWidth in pixels of the picture on the panel, 80 to 640. Default
 	// 320, about 12 kB a frame.
 	PreviewWidth int `toml:"preview_width"`
+	// MaxPixels is how many pixels a picture file may have, 10,000 to
+	// 100,000,000. Default 4,194,304 (2048 x 2048): a larger one is refused by
+	// its header, before room is made for it.
+	MaxPixels int `toml:"max_pixels"`
 }
 
 // loadConfig reads the file, refuses keys it does not know, and fills in
 // defaults.
 func loadConfig(path string) (Config, error) {
-	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320}
+	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22}
 	if err := tomlfile.Load(path, &c); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -61,6 +65,7 @@ func (c Config) check() error {
 		{"height", c.Height, 120, 4096},
 		{"threads", c.Threads, 1, 16},
 		{"preview_width", c.PreviewWidth, 80, 640},
+		{"max_pixels", c.MaxPixels, 1e4, 1e8},
 	} {
 		if n.value < n.low || n.value > n.high {
 			return fmt.Errorf("%s = %d: must be %d to %d", n.key, n.value, n.low, n.high)

@@ -116,5 +116,6 @@ func lookOnce(config Config, nets *opencv.Nets) ([]vision.Face, error) {
 	if !camera.Read(picture) {
 		return nil, opencv.ErrNoCamera
 	}
-	return nets.Look(picture)
+	faces, _, err := nets.Look(picture, vision.Work{})
+	return faces, err
 }

@@ -14,12 +14,13 @@ import (
 // the next but rarely before the answer to the last.
 const mostWaiting = 16
 
-// worker is three loops: serve reads commands, capture owns the camera,
+// worker is three loops: obey reads commands, capture owns the camera,
 // analyse owns the nets.
 type worker struct {
 	config   Config
 	nets     *opencv.Nets
-	commands chan vision.Command // from serve to capture
+	commands chan vision.Command // from obey to capture
+	pictures chan vision.Command // from obey to analyse; while it is full, obey waits
 	newest   *slot               // from capture to analyse
 
 	mu  sync.Mutex // guards out
@@ -37,7 +38,9 @@ func serve(config Config, commands io.Reader, answers io.Writer) error {
 	}
 	w := &worker{
 		config: config, nets: nets, out: answers,
-		commands: make(chan vision.Command, mostWaiting), newest: newSlot(),
+		commands: make(chan vision.Command, mostWaiting),
+		pictures: make(chan vision.Command, mostWaiting),
+		newest:   newSlot(),
 	}
 	w.answer(vision.Answer{Kind: vision.KindHello, Version: vision.ProtocolVersion, Models: manifest.Sums()})
 	failed := make(chan error, 2)
@@ -56,6 +59,10 @@ func (w *worker) obey(commands io.Reader) error {
 		}
 		if err != nil {
 			return err
+		}
+		if c.Do == vision.DoPicture {
+			w.pictures <- c
+			continue
 		}
 		select {
 		case w.commands <- c:
@@ -102,7 +109,7 @@ func (w *worker) capture() {
 		case !ok:
 			cam.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeEnded, Text: "camera stream broke off: check its cable, power and network"})
 		case wanted:
-			spare = w.newest.put(shot{spare, cam.now.ID, time.Now()})
+			spare = w.newest.put(shot{spare, cam.now, time.Now()})
 		}
 	}
 }
@@ -156,45 +163,58 @@ func (h *handle) off(a vision.Answer) {
 // previewPeriod keeps the panel's picture at ten a second.
 const previewPeriod = 100 * time.Millisecond
 
-// analyse checks the newest frame, again and again. The preview comes after
-// the answer, so that it delays nobody.
+// analyse checks the newest frame, again and again, and pictures as they are asked for.
 func (w *worker) analyse() error {
-	picture := opencv.NewPicture()
-	var due time.Time
+	frame := opencv.NewPicture()
+	var due time.Time // of the next preview
 	for {
-		s := w.newest.take(picture)
-		picture = s.picture
-		faces, err := w.nets.Look(picture)
-		if err != nil {
-			return err
+		select {
+		case c := <-w.pictures:
+			w.picture(c)
+		case <-w.newest.full:
+			s := w.newest.take(frame)
+			frame = s.picture
+			if err := w.frame(s, &due); err != nil {
+				return err
+			}
 		}
-		age := float64(time.Since(s.taken)) / float64(time.Millisecond)
-		w.answer(vision.Answer{Kind: vision.KindFrame, ID: s.id, AgeMS: age, Faces: faces})
-		if s.taken.Before(due) {
-			continue
-		}
-		if due = due.Add(previewPeriod); due.Before(s.taken) {
-			due = s.taken
-		}
-		jpeg, err := picture.Preview(w.config.PreviewWidth)
-		if err != nil {
-			return err
-		}
-		w.answer(vision.Answer{Kind: vision.KindPreview, ID: s.id, JPEG: jpeg})
 	}
+}
+
+// frame answers one frame. The preview comes after the answer, so that it
+// delays nobody.
+func (w *worker) frame(s shot, due *time.Time) error {
+	faces, took, err := w.nets.Look(s.picture, s.order.Work)
+	if err != nil {
+		return err
+	}
+	age := float64(time.Since(s.taken)) / float64(time.Millisecond)
+	w.answer(vision.Answer{Kind: vision.KindFrame, ID: s.order.ID, AgeMS: age, Faces: faces, Took: took})
+	if s.taken.Before(*due) {
+		return nil
+	}
+	if *due = due.Add(previewPeriod); due.Before(s.taken) {
+		*due = s.taken
+	}
+	jpeg, err := s.picture.Preview(w.config.PreviewWidth)
+	if err != nil {
+		return err
+	}
+	w.answer(vision.Answer{Kind: vision.KindPreview, ID: s.order.ID, JPEG: jpeg})
+	return nil
 }
 
 // shot is a frame, the look it was taken for, and when.
 type shot struct {
 	picture *opencv.Picture
-	id      uint64
+	order   vision.Command
 	taken   time.Time
 }
 
 // slot holds one shot, the newest. Who puts or takes leaves a picture in
 // exchange, so three pictures are enough for ever.
 type slot struct {
-	full chan struct{} // one token while a shot waits
+	full chan struct{} // one token while a shot waits; who has it may take
 
 	mu   sync.Mutex // guards shot
 	shot shot
@@ -218,9 +238,9 @@ func (s *slot) put(next shot) *opencv.Picture {
 	return former
 }
 
-// take waits for a shot and leaves spare in its place.
+// take gives the shot whose token the caller took from full, or a newer one,
+// and leaves spare in its place.
 func (s *slot) take(spare *opencv.Picture) shot {
-	<-s.full
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {

@@ -39,7 +39,7 @@ func TestCameraShowsWhoStandsThere(t *testing.T) {
 	require.True(t, c.Read(p))
 	t.Logf("open to first frame: %v", time.Since(began).Round(time.Millisecond))
 	seen := func() int {
-		faces, err := nets.Look(p)
+		faces, _, err := nets.Look(p, vision.Work{})
 		require.NoError(t, err)
 		return len(faces)
 	}

@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"path/filepath"
+	"time"
 
 	"gocv.io/x/gocv"
 
@@ -82,27 +83,86 @@ func (n *Nets) Close() {
 	_ = n.matrix.Close()
 }
 
-// Look checks one picture: all faces, best first; the one that [vision.Usable]
-// picks carries embedding and liveness.
-func (n *Nets) Look(p *Picture) ([]vision.Face, error) {
+// Look checks a camera's frame: all faces, best first; the one that
+// [vision.Usable] picks is worked on.
+func (n *Nets) Look(p *Picture, work vision.Work) ([]vision.Face, vision.Times, error) {
+	var took vision.Times
+	clock := startClock()
 	faces, err := n.find(p)
-	if err != nil {
-		return nil, err
+	clock.lap(&took.Detect)
+	if err == nil {
+		if person, _ := vision.Usable(faces); person >= 0 {
+			err = n.work(p, &faces[person], work, clock, &took)
+		}
 	}
-	person, _ := vision.Usable(faces)
-	if person < 0 {
-		return faces, nil
+	clock.total(&took.Total)
+	return faces, took, err
+}
+
+// LookAll checks a still picture: every face is worked on, however small.
+func (n *Nets) LookAll(p *Picture, work vision.Work) ([]vision.Face, vision.Times, error) {
+	var took vision.Times
+	clock := startClock()
+	faces, err := n.find(p)
+	clock.lap(&took.Detect)
+	for i := 0; i < len(faces) && err == nil; i++ {
+		err = n.work(p, &faces[i], work, clock, &took)
 	}
-	f := &faces[person]
-	points, err := n.landmarks(p, f.Box)
-	if err != nil {
-		return nil, err
+	clock.total(&took.Total)
+	return faces, took, err
+}
+
+// work does on one face what is wanted.
+func (n *Nets) work(p *Picture, f *vision.Face, work vision.Work, clock *stopwatch, took *vision.Times) error {
+	if !work.NoEmbedding || !work.NoMeasures {
+		points, err := n.landmarks(p, f.Box)
+		clock.lap(&took.Points)
+		if err != nil {
+			return err
+		}
+		if err := n.align(p, points); err != nil {
+			return err
+		}
+		if !work.NoMeasures {
+			if f.Measures, err = n.measure(p, f.Box, points); err != nil {
+				return err
+			}
+			clock.lap(&took.Measures)
+		}
+		if !work.NoEmbedding {
+			err := n.embedBoth(f, work.Mirror)
+			clock.lap(&took.Embed)
+			if err != nil {
+				return err
+			}
+		}
 	}
-	if f.Embedding, err = n.vector(p, points); err != nil {
-		return nil, err
+	if work.NoLiveness {
+		return nil
 	}
+	var err error
 	f.Liveness, err = n.live(p, f.Box)
-	return faces, err
+	clock.lap(&took.Liveness)
+	return err
+}
+
+// stopwatch tells what each stage took.
+type stopwatch struct{ began, last time.Time }
+
+func startClock() *stopwatch {
+	now := time.Now()
+	return &stopwatch{now, now}
+}
+
+// lap adds the milliseconds since the last lap to into.
+func (s *stopwatch) lap(into *float64) {
+	now := time.Now()
+	*into += float64(now.Sub(s.last)) / float64(time.Millisecond)
+	s.last = now
+}
+
+func (s *stopwatch) total(into *float64) {
+	*into = float64(time.Since(s.began)) / float64(time.Millisecond)
 }
 
 // find gives the faces in a picture, best first, without embedding.
@@ -180,13 +240,46 @@ func (n *Nets) landmarks(p *Picture, b vision.Box) ([5]point, error) {
 	return five(all), nil
 }
 
-// vector turns a face with its alignment points into a vector of length 1.
-func (n *Nets) vector(p *Picture, from [5]point) (vision.Embedding, error) {
+// align cuts a face by its alignment points into n.crop, as the embedder wants it.
+func (n *Nets) align(p *Picture, from [5]point) error {
 	in := n.embed.model.Input
-	if err := n.cut(p, similarity(from, aligned), in.Width, in.Height); err != nil {
+	return n.cut(p, similarity(from, aligned), in.Width, in.Height)
+}
+
+// measure takes the measures of the face that is in n.crop.
+func (n *Nets) measure(p *Picture, b vision.Box, points [5]point) (*vision.Measures, error) {
+	frame, err := rasterOf(&p.mat)
+	if err != nil {
 		return nil, err
 	}
-	outs, err := n.embed.forward(n.crop)
+	crop, err := rasterOf(&n.crop)
+	if err != nil {
+		return nil, err
+	}
+	return measure(frame, crop, b, points), nil
+}
+
+// rasterOf lends a matrix's pixels, for as long as it is not changed.
+func rasterOf(m *gocv.Mat) (raster, error) {
+	pixels, err := m.DataPtrUint8()
+	return raster{pixels, m.Cols(), m.Rows()}, err
+}
+
+// embedBoth embeds the face that is in n.crop, and if wanted its mirror image.
+func (n *Nets) embedBoth(f *vision.Face, mirror bool) (err error) {
+	if f.Embedding, err = n.vector(n.crop); err != nil || !mirror {
+		return err
+	}
+	if err = gocv.Flip(n.crop, &n.small, 1); err != nil {
+		return err
+	}
+	f.Mirrored, err = n.vector(n.small)
+	return err
+}
+
+// vector turns an aligned crop into a vector of length 1.
+func (n *Nets) vector(crop gocv.Mat) (vision.Embedding, error) {
+	outs, err := n.embed.forward(crop)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func open(t testing.TB, name string) *Picture {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(peopleDir, name))
 	require.NoError(t, err, "run make models")
-	p, err := DecodePicture(b)
+	p, err := DecodePicture(b, 4e6)
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
 	return p
@@ -43,7 +43,7 @@ func TestTheSameManOnTwoDays(t *testing.T) {
 	nets := loadNets(t, 1)
 	var seen []vision.Embedding
 	for _, name := range []string{"gocv-face.jpg", "gocv-face-detect.jpg"} {
-		faces, err := nets.Look(open(t, name))
+		faces, _, err := nets.Look(open(t, name), vision.Work{})
 		require.NoError(t, err)
 		require.Len(t, faces, 1, name)
 		require.Len(t, faces[0].Embedding, 512, name)
@@ -76,7 +76,8 @@ func TestGroupPictures(t *testing.T) {
 		for _, f := range faces {
 			points, err := nets.landmarks(p, f.Box)
 			require.NoError(t, err)
-			e, err := nets.vector(p, points)
+			require.NoError(t, nets.align(p, points))
+			e, err := nets.vector(nets.crop)
 			require.NoError(t, err)
 			people = append(people, person{fmt.Sprintf("%s at %.0f", name, f.Box.X), e})
 		}
@@ -125,7 +126,7 @@ func TestLoadNetsRefuses(t *testing.T) {
 
 func TestPicturesThatAreNone(t *testing.T) {
 	for name, b := range map[string][]byte{"empty": nil, "text": []byte(strings.Repeat("no picture ", 50)), "cut": {0xff, 0xd8, 0xff}} {
-		_, err := DecodePicture(b)
+		_, err := DecodePicture(b, 4e6)
 		assert.Error(t, err, name)
 	}
 	p := NewPicture()
@@ -137,7 +138,7 @@ func TestPicturesThatAreNone(t *testing.T) {
 func TestPreviewKeepsItsShape(t *testing.T) {
 	jpeg, err := open(t, "sample1.jpg").Preview(320)
 	require.NoError(t, err)
-	small, err := DecodePicture(jpeg)
+	small, err := DecodePicture(jpeg, 4e6)
 	require.NoError(t, err)
 	defer small.Close()
 	assert.Equal(t, [2]int{320, 213}, [2]int{small.mat.Cols(), small.mat.Rows()})
@@ -159,9 +160,15 @@ func BenchmarkCheck(b *testing.B) {
 	}{
 		{"find", func() error { _, err := nets.find(p); return err }},
 		{"points", func() error { _, err := nets.landmarks(p, box); return err }},
-		{"embed", func() error { _, err := nets.vector(p, points); return err }},
+		{"embed", func() error {
+			if err := nets.align(p, points); err != nil {
+				return err
+			}
+			_, err := nets.vector(nets.crop)
+			return err
+		}},
 		{"liveness", func() error { _, err := nets.live(p, box); return err }},
-		{"whole", func() error { _, err := nets.Look(p); return err }},
+		{"whole", func() error { _, _, err := nets.Look(p, vision.Work{}); return err }},
 		{"preview", func() error { _, err := p.Preview(320); return err }},
 	} {
 		b.Run(stage.name, func(b *testing.B) {

@@ -17,18 +17,26 @@ type Picture struct{ mat, small gocv.Mat }
 // NewPicture makes room for a frame; the caller closes it.
 func NewPicture() *Picture { return &Picture{gocv.NewMat(), gocv.NewMat()} }
 
-// DecodePicture reads a JPEG or PNG.
-func DecodePicture(b []byte) (*Picture, error) {
-	mat, err := gocv.IMDecode(b, gocv.IMReadColor)
-	if err != nil {
-		return nil, fmt.Errorf("decoding picture: %w", err)
+// DecodePicture reads a JPEG, PNG, PGM or PPM of at most mostPixels, as it is
+// meant to be seen: turned as its EXIF says, 8 bits, three colours. The error
+// wraps [ErrNoPicture] or [ErrTooLarge].
+func DecodePicture(b []byte, mostPixels int) (*Picture, error) {
+	if err := checkHeader(b, mostPixels); err != nil {
+		return nil, err
 	}
-	if mat.Empty() {
+	mat, err := gocv.IMDecode(b, gocv.IMReadColor)
+	if err == nil && mat.Empty() {
+		err = errors.New("its pixels cannot be decoded")
+	}
+	if err != nil {
 		_ = mat.Close()
-		return nil, errors.New("decoding picture: not a picture")
+		return nil, fmt.Errorf("%w: %w", ErrNoPicture, err)
 	}
 	return &Picture{mat, gocv.NewMat()}, nil
 }
+
+// Size is the frame's width and height in pixels.
+func (p *Picture) Size() (width, height int) { return p.mat.Cols(), p.mat.Rows() }
 
 // Close frees the frame.
 func (p *Picture) Close() {

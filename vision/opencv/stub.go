@@ -20,7 +20,7 @@ type (
 
 // OpenCamera, DecodePicture and LoadNets say how to build the package.
 func OpenCamera(string, int, int) (*Camera, error)         { return nil, errStub }
-func DecodePicture([]byte) (*Picture, error)               { return nil, errStub }
+func DecodePicture([]byte, int) (*Picture, error)          { return nil, errStub }
 func LoadNets(vision.Manifest, string, int) (*Nets, error) { return nil, errStub }
 func NewPicture() *Picture                                 { return &Picture{} }
 func (*Camera) Skip() bool                                 { return false }
@@ -29,5 +29,11 @@ func (*Camera) Read(*Picture) bool                         { return false }
 func (*Camera) Close()                                     {}
 func (*Picture) Preview(int) ([]byte, error)               { return nil, errStub }
 func (*Picture) Close()                                    {}
-func (*Nets) Look(*Picture) ([]vision.Face, error)         { return nil, errStub }
-func (*Nets) Close()                                       {}
+func (*Picture) Size() (int, int)                          { return 0, 0 }
+func (*Nets) Look(*Picture, vision.Work) ([]vision.Face, vision.Times, error) {
+	return nil, vision.Times{}, errStub
+}
+func (*Nets) LookAll(*Picture, vision.Work) ([]vision.Face, vision.Times, error) {
+	return nil, vision.Times{}, errStub
+}
+func (*Nets) Close() {}
