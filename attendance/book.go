@@ -1,9 +1,6 @@
 package attendance
 
-import (
-	"fmt"
-	"maps"
-)
+import "fmt"
 
 // Book is what the ledger says so far: who has checked in to which session and
 // whose face template counts. It is rebuilt from the records at every start,
@@ -12,9 +9,12 @@ type Book struct {
 	checkins   map[checkinKey]FirstCheckin
 	counts     map[SessionID]int
 	enrolments map[TraineeID]Enrolment
-	packages   map[ClassID]string // SHA-256 of the last accepted, lower-case hex
-	codes      map[string]uint64  // seq of the first record that carries a class code's nonce
-	pending    map[string]uint64  // seq of the first pending record of a hash
+	consents   map[TraineeID]string    // the consent that stands
+	ended      map[consentKey]uint64   // seq of the record that withdrew it
+	withdrawn  map[TraineeID]Withdrawn // and not yet erased
+	packages   map[ClassID]string      // SHA-256 of the last accepted, lower-case hex
+	codes      map[string]uint64       // seq of the first record that carries a class code's nonce
+	pending    map[string]uint64       // seq of the first pending record of a hash
 }
 
 type checkinKey struct {
@@ -34,6 +34,9 @@ func NewBook() *Book {
 		checkins:   map[checkinKey]FirstCheckin{},
 		counts:     map[SessionID]int{},
 		enrolments: map[TraineeID]Enrolment{},
+		consents:   map[TraineeID]string{},
+		ended:      map[consentKey]uint64{},
+		withdrawn:  map[TraineeID]Withdrawn{},
 		packages:   map[ClassID]string{},
 		codes:      map[string]uint64{},
 		pending:    map[string]uint64{},
@@ -43,17 +46,13 @@ func NewBook() *Book {
 // Observe takes the next record of the ledger, in order. It returns an error,
 // and still takes the record, if the body cannot be read or claims what the
 // records before it do not bear out: a face match without the trainee's live
-// enrolment, a second check-in to one session, or one by a class code that was
-// used before. Verifier, centre and
-// terminal all judge by it.
+// enrolment, a second check-in to one session, one by a class code that was
+// used before, an enrolment without consent. Verifier, centre and terminal all
+// judge by it.
 func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 	switch typ {
-	case TypeEnrol:
-		e, err := ReadBody[EnrolBody](raw)
-		if err != nil {
-			return err
-		}
-		b.enrolments[e.Trainee] = Enrolment{Seq: seq, Model: e.Model, Salt: e.Salt, Hash: e.Hash}
+	case TypeConsent, TypeEnrol, TypeWithdraw, TypeErase:
+		return b.observeEnrolment(seq, typ, raw)
 	case TypeCheckin:
 		c, err := ReadBody[CheckinBody](raw)
 		if err != nil {
@@ -131,15 +130,6 @@ func (b *Book) Pending(hash string) (seq uint64, ok bool) {
 // Count tells how many have checked in to a session.
 func (b *Book) Count(s SessionID) int { return b.counts[s] }
 
-// Enrolment gives the template that counts for a trainee.
-func (b *Book) Enrolment(t TraineeID) (Enrolment, bool) {
-	e, ok := b.enrolments[t]
-	return e, ok
-}
-
 // HasPackage reports whether the last package accepted for a class is this
 // one.
 func (b *Book) HasPackage(c ClassID, sha256 string) bool { return b.packages[c] == sha256 }
-
-// Enrolments gives every template that counts.
-func (b *Book) Enrolments() map[TraineeID]Enrolment { return maps.Clone(b.enrolments) }

@@ -12,16 +12,19 @@ import (
 type RecordType string
 
 const (
-	TypeOpen    RecordType = "open"    // line 1 of an epoch
-	TypeCheckin RecordType = "checkin" // a trainee's tap and what was decided
-	TypeUnknown RecordType = "unknown" // a card that stands on no roster
-	TypeFault   RecordType = "fault"   // a device failed a person; no attendance
-	TypeEnrol   RecordType = "enrol"   // a consented face template
-	TypePackage RecordType = "package" // a class package was accepted
-	TypeGap     RecordType = "gap"     // records were lost with a damaged file
-	TypePending RecordType = "pending" // a code that cannot be checked here; no attendance
-	TypeSession RecordType = "session" // a session opened or closed
-	TypeAnchor  RecordType = "anchor"  // trusted time arrived
+	TypeOpen     RecordType = "open"     // line 1 of an epoch
+	TypeCheckin  RecordType = "checkin"  // a trainee's tap and what was decided
+	TypeUnknown  RecordType = "unknown"  // a card that stands on no roster
+	TypeFault    RecordType = "fault"    // a device failed a person; no attendance
+	TypeConsent  RecordType = "consent"  // a trainee's consent to a face template
+	TypeEnrol    RecordType = "enrol"    // a consented face template
+	TypeWithdraw RecordType = "withdraw" // an enrolment counts no more, and why
+	TypeErase    RecordType = "erase"    // a withdrawn template's key and file are gone
+	TypePackage  RecordType = "package"  // a class package was accepted
+	TypeGap      RecordType = "gap"      // records were lost with a damaged file
+	TypePending  RecordType = "pending"  // a code that cannot be checked here; no attendance
+	TypeSession  RecordType = "session"  // a session opened or closed
+	TypeAnchor   RecordType = "anchor"   // trusted time arrived
 
 	TypeAdmin      RecordType = "admin"      // the answer to a command
 	TypeCorrection RecordType = "correction" // what a record before it should have said
@@ -109,19 +112,6 @@ type FaultBody struct {
 	Code   CardFault `json:"code"`
 	Tapped string    `json:"tapped"`
 	Reader string    `json:"reader"`
-}
-
-// EnrolBody is the body of an enrol record. It is worth the word of the
-// officer it names.
-type EnrolBody struct {
-	Trainee TraineeID `json:"trainee"`
-	Consent string    `json:"consent"` // id of the consent on file
-	Officer string    `json:"officer"` // id from the class package
-	Model   string    `json:"model"`   // SHA-256 of the embedder
-	Salt    string    `json:"salt"`    // base64url
-	Hash    string    `json:"hash"`    // SHA-256(salt || sealed template), base64url
-	Frames  int       `json:"frames"`
-	Quality float64   `json:"quality"`
 }
 
 // PackageBody is the body of a package record: the terminal's answer to a
@@ -217,7 +207,8 @@ type LastKnown struct {
 
 // body is any of the types above.
 type body interface {
-	CheckinBody | UnknownBody | PendingBody | FaultBody | EnrolBody | PackageBody | OpenBody | GapBody |
+	CheckinBody | UnknownBody | PendingBody | FaultBody | PackageBody | OpenBody | GapBody |
+		ConsentBody | EnrolBody | WithdrawBody | EraseBody |
 		SessionBody | AnchorBody | KeyBody | AdminBody | CorrectionBody
 }
 

@@ -2,6 +2,7 @@ package attendance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -56,6 +57,9 @@ var holds = map[ScreenState]time.Duration{
 // that opens while nobody taps.
 const idleRefresh = 10 * time.Second
 
+// ErrEnded says that the terminal's loop has ended.
+var ErrEnded = errors.New("the terminal is stopping")
+
 // maxWaiting bounds the card events that wait for the visit in hand.
 const maxWaiting = 16
 
@@ -72,7 +76,8 @@ const maxWaiting = 16
 // What leaves the box afterwards is the uplink's matter.
 type Terminal struct {
 	TerminalConfig
-	appends chan appendRequest
+	requests chan request
+	ended    chan struct{} // closed when Run returns
 
 	// Owned by Run.
 	visit   *Visit
@@ -83,10 +88,10 @@ type Terminal struct {
 	times   stageTimes
 }
 
-// appendRequest asks Run to store a record that no visit made.
-type appendRequest struct {
-	record Record
-	answer chan appendAnswer // buffered: Run does not wait
+// request asks Run to do something between two events.
+type request struct {
+	do   func()
+	done chan struct{} // closed after it
 }
 
 type appendAnswer struct {
@@ -96,21 +101,37 @@ type appendAnswer struct {
 
 // NewTerminal makes a terminal; Run starts it.
 func NewTerminal(c TerminalConfig) *Terminal {
-	return &Terminal{TerminalConfig: c, appends: make(chan appendRequest), endLook: func() {}}
+	return &Terminal{TerminalConfig: c, requests: make(chan request), ended: make(chan struct{}), endLook: func() {}}
 }
 
 // Append stores a record from outside a visit, an enrolment or a package, so
 // that the book has seen it when Append returns. It needs Run; any goroutine
 // may call it.
 func (t *Terminal) Append(ctx context.Context, r Record) (Stored, error) {
-	answer := make(chan appendAnswer, 1)
-	select {
-	case t.appends <- appendRequest{r, answer}:
-	case <-ctx.Done():
-		return Stored{}, context.Cause(ctx)
+	var a appendAnswer
+	if err := t.between(ctx, func() { a = t.append(ctx, r) }); err != nil {
+		return Stored{}, err
 	}
-	a := <-answer
 	return a.stored, a.err
+}
+
+// Consult lets ask read the book between two events. It needs Run; any
+// goroutine may call it. ask must be quick and keep nothing of the book.
+func (t *Terminal) Consult(ctx context.Context, ask func(*Book)) error {
+	return t.between(ctx, func() { ask(t.Book) })
+}
+
+func (t *Terminal) between(ctx context.Context, do func()) error {
+	r := request{do, make(chan struct{})}
+	select {
+	case t.requests <- r:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.ended:
+		return ErrEnded
+	}
+	<-r.done
+	return nil
 }
 
 // Run serves taps until ctx ends. A record that is being stored then is
@@ -120,6 +141,7 @@ func (t *Terminal) Run(ctx context.Context) error {
 	t.wake = time.NewTimer(0)
 	defer t.wake.Stop()
 	defer t.Faces.Close()
+	defer close(t.ended)
 	for {
 		select {
 		case <-ctx.Done():
@@ -137,8 +159,9 @@ func (t *Terminal) Run(ctx context.Context) error {
 			t.act(ctx, t.visit.Look(look, t.Now()))
 		case <-t.wake.C:
 			t.tick(ctx)
-		case request := <-t.appends:
-			request.answer <- t.append(ctx, request.record)
+		case request := <-t.requests:
+			request.do()
+			close(request.done)
 		}
 	}
 }

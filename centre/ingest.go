@@ -369,15 +369,17 @@ func (in *intake) audit(ctx context.Context) error {
 	return nil
 }
 
-// enrolled reports whether a check-in's face match names an enrolment of the
-// same trainee with the same model, earlier in the same ledger.
+// enrolled reports whether a check-in's face match names the live enrolment of
+// the same trainee with the same model: the last word on the trainee's template
+// before the check-in, in the same ledger.
 func (in *intake) enrolled(ctx context.Context, e chain.Entry, body attendance.CheckinBody) (bool, error) {
 	if body.Face.Enrol == 0 || body.Face.Enrol >= uint64(e.Seq) {
 		return false, nil
 	}
 	var line []byte
-	err := in.tx.QueryRowContext(ctx, "SELECT line FROM records WHERE log = ? AND seq = ? AND type = ?",
-		string(e.Log), body.Face.Enrol, string(attendance.TypeEnrol)).Scan(&line)
+	err := in.tx.QueryRowContext(ctx, "SELECT line FROM records WHERE log = ? AND trainee = ? AND seq < ? AND type IN (?, ?, ?) ORDER BY seq DESC LIMIT 1",
+		string(e.Log), string(body.Trainee), uint64(e.Seq),
+		string(attendance.TypeEnrol), string(attendance.TypeWithdraw), string(attendance.TypeErase)).Scan(&line)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -387,6 +389,9 @@ func (in *intake) enrolled(ctx context.Context, e chain.Entry, body attendance.C
 	entry, err := chain.ParseLine(line)
 	if err != nil {
 		return false, err
+	}
+	if attendance.RecordType(entry.Type) != attendance.TypeEnrol || uint64(entry.Seq) != body.Face.Enrol {
+		return false, nil
 	}
 	enrol, err := attendance.ReadBody[attendance.EnrolBody](entry.Body)
 	return err == nil && enrol.Trainee == body.Trainee && enrol.Model == body.Face.Model, nil
@@ -407,6 +412,15 @@ func summarise(e chain.Entry) (summary, error) {
 		return summary{text(b.Trainee), text(b.Class), text(b.Session), text(b.Decision), text(b.Reason)}, err
 	case attendance.TypeEnrol:
 		b, err := attendance.ReadBody[attendance.EnrolBody](e.Body)
+		return summary{trainee: text(b.Trainee)}, err
+	case attendance.TypeConsent:
+		b, err := attendance.ReadBody[attendance.ConsentBody](e.Body)
+		return summary{trainee: text(b.Trainee)}, err
+	case attendance.TypeWithdraw:
+		b, err := attendance.ReadBody[attendance.WithdrawBody](e.Body)
+		return summary{trainee: text(b.Trainee), reason: text(b.Reason)}, err
+	case attendance.TypeErase:
+		b, err := attendance.ReadBody[attendance.EraseBody](e.Body)
 		return summary{trainee: text(b.Trainee)}, err
 	case attendance.TypeFault:
 		b, err := attendance.ReadBody[attendance.FaultBody](e.Body)

@@ -205,6 +205,11 @@ func TestFaceMatchNeedsAnEnrolment(t *testing.T) {
 		})
 	}
 	enrol := attendance.NewRecord(attendance.TypeEnrol, attendance.EnrolBody{Trainee: "p-1", Consent: "k", Officer: "o", Model: "m"})
+	withdrawOf := func(trainee attendance.TraineeID) attendance.Record {
+		return attendance.NewRecord(attendance.TypeWithdraw, attendance.WithdrawBody{Trainee: trainee, Consent: "k", Reason: attendance.WithdrawConsent})
+	}
+	withdraw := withdrawOf("p-1")
+	erase := attendance.NewRecord(attendance.TypeErase, attendance.EraseBody{Trainee: "p-1", Withdraw: 3})
 	tests := []struct {
 		name    string
 		records []attendance.Record // from 2 on
@@ -217,6 +222,12 @@ func TestFaceMatchNeedsAnEnrolment(t *testing.T) {
 		{"names another person's", []attendance.Record{enrol, match("p-2", 2, "m")}, 1},
 		{"names another model's", []attendance.Record{enrol, match("p-1", 2, "m2")}, 1},
 		{"names a later record", []attendance.Record{match("p-1", 3, "m"), enrol}, 1},
+		{"withdrawn before", []attendance.Record{enrol, withdraw, match("p-1", 2, "m")}, 1},
+		{"withdrawn and erased before", []attendance.Record{enrol, withdraw, erase, match("p-1", 2, "m")}, 1},
+		{"withdrawn after", []attendance.Record{enrol, match("p-1", 2, "m"), withdraw}, 0},
+		{"another's withdrawn before", []attendance.Record{enrol, withdrawOf("p-2"), match("p-1", 2, "m")}, 0},
+		{"enrolled anew meanwhile", []attendance.Record{enrol, enrol, match("p-1", 2, "m")}, 1},
+		{"enrolled anew after the withdrawal", []attendance.Record{enrol, withdraw, erase, enrol, match("p-1", 5, "m")}, 0},
 		{"names a record that is not there", []attendance.Record{match("p-1", 400, "m")}, 1},
 	}
 	for _, tt := range tests {

@@ -370,7 +370,7 @@ func (l *Ledger) end(reason string) error {
 }
 
 // begin begins an epoch that names the last line that can be read, and says
-// again what outlasts the one before: who is enrolled.
+// again what outlasts the one before: who is enrolled, and who withdrew.
 func (l *Ledger) begin(reason string) error {
 	l.log.Error("a new epoch of the ledger begins: the end of the one before may be missing", "reason", reason)
 	last, err := l.lastReadable()
@@ -389,30 +389,16 @@ func (l *Ledger) begin(reason string) error {
 	return l.openCurrent()
 }
 
-// standing gives the last enrolment of each trainee that can be read.
-func (l *Ledger) standing() (records []attendance.Record) {
-	at := map[attendance.TraineeID]int{}
+// standing gives what outlasts the epochs that can be read.
+func (l *Ledger) standing() []attendance.Record {
+	var s attendance.Standing
 	err := l.Each(func(e chain.Entry) error {
-		if attendance.RecordType(e.Type) != attendance.TypeEnrol {
-			return nil
-		}
-		body, err := attendance.ReadBody[attendance.EnrolBody](e.Body)
-		if err != nil {
-			return err
-		}
-		record := attendance.Record{Type: attendance.TypeEnrol, Body: e.Body}
-		if i, again := at[body.Trainee]; again {
-			records[i] = record
-			return nil
-		}
-		at[body.Trainee] = len(records)
-		records = append(records, record)
-		return nil
+		return s.Observe(attendance.Record{Type: attendance.RecordType(e.Type), Body: e.Body})
 	})
 	if err != nil {
 		l.log.Error("not every enrolment of the epoch before could be read", "err", err)
 	}
-	return records
+	return s.Records()
 }
 
 // lastReadable is the last line of the last epoch; nil if it has none.

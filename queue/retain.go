@@ -21,7 +21,9 @@ import (
 // them who is enrolled.
 const keptName = "kept"
 
-var lasting = []attendance.RecordType{attendance.TypeEnrol, attendance.TypePackage}
+var lasting = []attendance.RecordType{
+	attendance.TypeConsent, attendance.TypeEnrol, attendance.TypeWithdraw, attendance.TypeErase, attendance.TypePackage,
+}
 
 // auditPause is between two files that are checked in the background.
 const auditPause = 2 * time.Second

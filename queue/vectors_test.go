@@ -106,6 +106,21 @@ func exampleRecords(terminal ed25519.PrivateKey) []attendance.Record {
 		attendance.NewRecord(attendance.TypeFault, attendance.FaultBody{
 			Part: "reader", Code: attendance.FaultRemoved, Tapped: "2026-11-21T09:19:02.100+08:00", Reader: "Reader 1",
 		}),
+		attendance.NewRecord(attendance.TypeWithdraw, attendance.WithdrawBody{
+			Trainee: "tr-0007", Consent: "cs-0007", Enrol: 3, Reason: attendance.WithdrawConsent,
+		}),
+		attendance.NewRecord(attendance.TypeErase, attendance.EraseBody{Trainee: "tr-0007", Withdraw: 9, Key: "BAUGBwgJCgsMDQ4PEBESEw"}),
+		attendance.NewRecord(attendance.TypeConsent, attendance.ConsentBody{
+			Trainee: "tr-0007", Consent: "cs-0031", Scope: attendance.ScopeFace, Officer: "o-1", Card: &card,
+		}),
+		attendance.NewRecord(attendance.TypeEnrol, attendance.EnrolBody{
+			Trainee: "tr-0007", Consent: "cs-0031", Officer: "o-1", OfficerCard: &card, Model: model,
+			Salt: "AAECAwQFBgcICQoLDA0ODw", Hash: hash, Key: "FBUWFxgZGhscHR4fICEiIw", Frames: 5, Quality: 0.95, Likeness: 0.88,
+			Poses: []attendance.Pose{
+				attendance.PoseFront, attendance.PoseLeft, attendance.PoseRight, attendance.PoseFront, attendance.PoseFront,
+			},
+			Duplicate: 0.52, Resembles: "tr-0009",
+		}),
 	}
 }
 
@@ -155,7 +170,7 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 		Log: log, Seq: 4, Hash: hashes[3], At: chain.NewWall(began.Add(4 * step)),
 	})
 	require.NoError(t, err)
-	v.Verdict = "verified 1-8; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-8"
+	v.Verdict = "verified 1-12; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-12"
 	v.Lookup = exampleLookup(t, before.Lookup.Sealed)
 
 	export := append([][]byte{chain.CertificateLine(cert)}, lines...)
@@ -258,7 +273,8 @@ func TestDocumentIsComplete(t *testing.T) {
 	for _, of := range []any{
 		chain.Entry{}, chain.Stamp{}, chain.Ack{}, chain.Head{}, chain.Receipt{}, chain.Request{}, chain.Admission{},
 		attendance.OpenBody{}, attendance.LastKnown{}, attendance.CheckinBody{}, attendance.CardEvidence{}, attendance.FaceEvidence{},
-		attendance.UnknownBody{}, attendance.PendingBody{}, attendance.FaultBody{}, attendance.EnrolBody{}, attendance.PackageBody{},
+		attendance.UnknownBody{}, attendance.PendingBody{}, attendance.FaultBody{}, attendance.PackageBody{},
+		attendance.ConsentBody{}, attendance.EnrolBody{}, attendance.WithdrawBody{}, attendance.EraseBody{},
 		attendance.SessionBody{}, attendance.AnchorBody{}, attendance.KeyBody{}, attendance.AdminBody{}, attendance.CorrectionBody{},
 		attendance.Command{}, attendance.Resend{}, attendance.Erase{}, attendance.Correct{}, chain.Handover{},
 		attendance.Package{}, attendance.Profile{}, attendance.ProfileRef{}, attendance.ClassInfo{}, attendance.Session{},

@@ -132,6 +132,17 @@ func (g *Gallery) TakeUp(enrolments map[attendance.TraineeID]attendance.Enrolmen
 	return g.deletePending()
 }
 
+// Erase deletes what the gallery holds of a trainee. It does no harm to call it
+// again.
+func (g *Gallery) Erase(trainee attendance.TraineeID) error {
+	for _, path := range []string{g.path(trainee), g.path(trainee) + pendingSuffix} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("erasing template: %w", pathless(err))
+		}
+	}
+	return syncDirectory(g.dir)
+}
+
 func (g *Gallery) deletePending() error {
 	entries, err := os.ReadDir(g.dir)
 	if err != nil {

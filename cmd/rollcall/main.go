@@ -31,6 +31,8 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall ledger salvage  DIR                          set damaged files aside, keep what can be read (rollcalld stopped)
   rollcall ledger disk-check [-time 3s] DIR             does this disk keep what it says it kept, and how fast
   rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
+  rollcall enrol withdraw  [-state DIR] -trainee ID     the trainee withdraws consent: template out of use and erased, recorded
+  rollcall enrol erase     [-state DIR] -trainee ID     erase the template alone; the consent stands
   rollcall reader list     [-json]                      smart card readers, and whether a card is in them
   rollcall card read       [-reader NAME] [-profile FILE] [-show] [-json]   what a card gives, step by step
   rollcall card record     [-reader NAME] [-profile FILE] [-source TEXT] FILE
@@ -55,6 +57,8 @@ var commands = map[string]command{
 	"ledger salvage":    ledgerSalvage,
 	"ledger disk-check": ledgerDiskCheck,
 	"enrol":             enrol,
+	"enrol withdraw":    enrolWithdraw,
+	"enrol erase":       enrolErase,
 	"reader list":       readerList,
 	"card read":         cardRead,
 	"card record":       cardRecord,

@@ -71,26 +71,6 @@ func terminalAdmit(_ context.Context, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// enrol has the daemon enrol the person before the camera.
-func enrol(ctx context.Context, args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("enrol", flag.ContinueOnError)
-	state := stateFlag(flags)
-	r := control.EnrolRequest{}
-	flags.StringVar((*string)(&r.Trainee), "trainee", "", "the trainee's id")
-	flags.StringVar(&r.Consent, "consent", "", "id of the consent on file")
-	flags.StringVar(&r.Officer, "officer", "", "id of the officer who supervises")
-	flags.IntVar(&r.Frames, "frames", 3, "how many good frames to take")
-	if err := parse(flags, args, 0); err != nil {
-		return err
-	}
-	answer, err := control.NewClient(*state).Enrol(ctx, r)
-	if err != nil {
-		return fmt.Errorf("enrol: %w", err)
-	}
-	fmt.Fprintf(stdout, "enrolled %s: record %d, code %s, quality %.2f\n", r.Trainee, answer.Seq, answer.Code, answer.Quality)
-	return nil
-}
-
 // status prints one screen: a sentence, then the parts.
 func status(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("status", flag.ContinueOnError)

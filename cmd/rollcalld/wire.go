@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"rollcall/attendance"
@@ -112,6 +113,7 @@ func (d *daemon) recall(trust chain.Trust) (err error) {
 	if err = d.gallery.TakeUp(d.book.Enrolments()); err != nil {
 		return err
 	}
+	d.unerased = d.book.Unerased()
 	d.packages, err = openPackages(&packages{
 		dir: filepath.Join(d.cfg.State, "packages"), admission: d.admission, trust: trust,
 		keys: d.keys, now: d.clock.Now, log: d.log,
@@ -187,7 +189,9 @@ type daemon struct {
 	taps      chan attendance.Tap
 	terminal  *attendance.Terminal
 
-	unanswered []attendance.ClassID // packages that a kill left without their record
+	unanswered []attendance.ClassID   // packages that a kill left without their record
+	unerased   []attendance.Withdrawn // withdrawals that a kill left without their erase record
+	enrolling  sync.Mutex             // one enrolment or erasure at a time
 	started    time.Time
 	screen     screenNow
 }

@@ -78,10 +78,24 @@ type EnrolAnswer struct {
 	Quality float64 `json:"quality"`
 }
 
+// EraseRequest asks the daemon to end a trainee's enrolment for good.
+type EraseRequest struct {
+	Trainee attendance.TraineeID      `json:"trainee"`
+	Reason  attendance.WithdrawReason `json:"reason"`
+}
+
+// EraseAnswer names the records that say so.
+type EraseAnswer struct {
+	Withdraw uint64 `json:"withdraw"` // seq of the withdraw record
+	Erase    uint64 `json:"erase"`    // seq of the erase record
+	Code     string `json:"code"`     // of the erase record
+}
+
 // Daemon is what the door opens to. Its methods may be called at once.
 type Daemon interface {
 	Status() Status
 	Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error)
+	Erase(ctx context.Context, r EraseRequest) (EraseAnswer, error)
 	Export(w io.Writer) error
 }
 
@@ -107,17 +121,8 @@ func Listen(state string) (net.Listener, error) {
 func Handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Status(), nil) })
-	mux.HandleFunc("POST /enrol", func(w http.ResponseWriter, r *http.Request) {
-		var request EnrolRequest
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&request); err != nil {
-			http.Error(w, "the request cannot be read", http.StatusBadRequest)
-			return
-		}
-		a, err := d.Enrol(r.Context(), request)
-		answer(w, a, err)
-	})
+	mux.HandleFunc("POST /enrol", serve(d.Enrol))
+	mux.HandleFunc("POST /erase", serve(d.Erase))
 	mux.HandleFunc("GET /export", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Trailer", trailerError)
 		if err := d.Export(w); err != nil {
@@ -125,6 +130,21 @@ func Handler(d Daemon) http.Handler {
 		}
 	})
 	return mux
+}
+
+// serve answers requests of one kind.
+func serve[Request, Answer any](do func(context.Context, Request) (Answer, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var request Request
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&request); err != nil {
+			http.Error(w, "the request cannot be read", http.StatusBadRequest)
+			return
+		}
+		a, err := do(r.Context(), request)
+		answer(w, a, err)
+	}
 }
 
 // trailerError tells a client that an export broke off.
@@ -162,11 +182,12 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Enrol has the daemon enrol the person before the camera.
 func (c *Client) Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return EnrolAnswer{}, err
-	}
-	return call[EnrolAnswer](ctx, c, http.MethodPost, "/enrol", body)
+	return ask[EnrolAnswer](ctx, c, "/enrol", r)
+}
+
+// Erase has the daemon end an enrolment for good.
+func (c *Client) Erase(ctx context.Context, r EraseRequest) (EraseAnswer, error) {
+	return ask[EraseAnswer](ctx, c, "/erase", r)
 }
 
 // Export streams the ledger of the running daemon into w.
@@ -183,6 +204,15 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 		return errors.New(text)
 	}
 	return nil
+}
+
+func ask[T any](ctx context.Context, c *Client, path string, request any) (T, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return call[T](ctx, c, http.MethodPost, path, body)
 }
 
 func call[T any](ctx context.Context, c *Client, method, path string, body []byte) (T, error) {

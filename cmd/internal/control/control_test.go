@@ -28,6 +28,13 @@ func (d terminal) Enrol(_ context.Context, r EnrolRequest) (EnrolAnswer, error) 
 	return EnrolAnswer{Seq: 8, Code: "AB", Quality: 0.9}, nil
 }
 
+func (d terminal) Erase(_ context.Context, r EraseRequest) (EraseAnswer, error) {
+	if r.Reason != attendance.WithdrawConsent {
+		return EraseAnswer{}, errors.New("no reason")
+	}
+	return EraseAnswer{Withdraw: 9, Erase: 10, Code: "CD"}, nil
+}
+
 func (d terminal) Export(w io.Writer) error {
 	if _, err := io.WriteString(w, "line 1\n"); err != nil {
 		return err
@@ -62,6 +69,10 @@ func TestClientHearsTheDaemon(t *testing.T) {
 
 	_, err = c.Enrol(t.Context(), EnrolRequest{})
 	assert.EqualError(t, err, "no consent", "a refusal comes as the daemon said it")
+
+	erased, err := c.Erase(t.Context(), EraseRequest{Trainee: "T1", Reason: attendance.WithdrawConsent})
+	require.NoError(t, err)
+	assert.Equal(t, EraseAnswer{Withdraw: 9, Erase: 10, Code: "CD"}, erased)
 
 	var out bytes.Buffer
 	require.NoError(t, c.Export(t.Context(), &out))
