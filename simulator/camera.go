@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"image"
+	"image/draw"
 	"image/jpeg"
+	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -14,14 +16,18 @@ import (
 
 // Camera is a network camera: an http.Handler that serves MJPEG
 // (multipart/x-mixed-replace) of whoever stands before it, 15 frames a second,
-// until the client leaves. It may be used from several goroutines at once.
+// until the client leaves. Like a real one it has noise: no two frames are the
+// same to the bit, unless it is frozen or plays a recording. It may be used
+// from several goroutines at once.
 type Camera struct {
 	// Ticks gives the frames' rhythm to one client, and what ends it. Set it
 	// before the first request; nil means a time.Ticker of 1/15 s.
 	Ticks func() (frames <-chan time.Time, stop func())
 
 	mu      sync.Mutex // guards what follows
-	frame   []byte     // JPEG
+	frame   []byte     // JPEG, as jpeg.Encode writes it
+	shown   uint64     // frames so far
+	loop    uint64     // length of the recording in frames; 0: live
 	fault   cameraFault
 	changed chan struct{} // closed when fault changes
 }
@@ -49,7 +55,7 @@ func (c *Camera) Empty() { c.see((*Person)(nil).Frame(Variation{})) }
 
 func (c *Camera) see(m image.Image) {
 	var b bytes.Buffer
-	if err := jpeg.Encode(&b, m, &jpeg.Options{Quality: 85}); err != nil {
+	if err := jpeg.Encode(&b, grained(m), &jpeg.Options{Quality: 85}); err != nil {
 		panic("simulator: encoding a frame: " + err.Error()) // only an impossible size
 	}
 	c.mu.Lock()
@@ -64,8 +70,21 @@ func (c *Camera) Stall() { c.set(cameraStalls) }
 // Refuse cuts every stream and answers 404.
 func (c *Camera) Refuse() { c.set(cameraRefuses) }
 
+// Freeze shows one frame again and again.
+func (c *Camera) Freeze() { c.Loop(1) }
+
+// Loop plays a recording of so many frames again and again.
+func (c *Camera) Loop(frames int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loop = uint64(frames)
+}
+
 // Recover ends a fault; stalled streams are cut.
-func (c *Camera) Recover() { c.set(cameraWorks) }
+func (c *Camera) Recover() {
+	c.Loop(0)
+	c.set(cameraWorks)
+}
 
 func (c *Camera) set(f cameraFault) {
 	c.mu.Lock()
@@ -78,7 +97,46 @@ func (c *Camera) set(f cameraFault) {
 func (c *Camera) state() ([]byte, cameraFault, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.frame, c.fault, c.changed
+	c.shown++
+	number := c.shown
+	if c.loop > 0 {
+		number %= c.loop
+	}
+	return shimmer(c.frame, number), c.fault, c.changed
+}
+
+// grained gives a picture the grain of a sensor, the same to every picture.
+// shimmer lets it move.
+func grained(m image.Image) *image.RGBA {
+	out := image.NewRGBA(m.Bounds())
+	draw.Draw(out, out.Bounds(), m, m.Bounds().Min, draw.Src)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range out.Pix {
+		if i%4 != 3 {
+			out.Pix[i] = uint8(min(255, max(0, float64(out.Pix[i])+3*random.NormFloat64()+0.5)))
+		}
+	}
+	return out
+}
+
+// What jpeg.Encode writes first: SOI (2 bytes), DQT (4), number of the table
+// (1), and the steps of the 64 luma frequencies.
+const (
+	firstStep  = 2 + 4 + 1
+	calmSteps  = 6 // the lowest frequencies carry the picture
+	countSteps = 64
+)
+
+// shimmer makes frame number n of a JPEG: it moves the steps of its higher
+// frequencies by one up or down, which moves pixels by a level or so and costs
+// nothing; to encode each frame anew would take a good part of a core.
+func shimmer(frame []byte, n uint64) []byte {
+	out := bytes.Clone(frame)
+	random := rand.New(rand.NewPCG(n, 3))
+	for i := firstStep + calmSteps; i < firstStep+countSteps; i++ {
+		out[i] = byte(max(1, int(out[i])+random.IntN(3)-1))
+	}
+	return out
 }
 
 func (c *Camera) ticks() (<-chan time.Time, func()) {

@@ -326,6 +326,9 @@ func (c *Checker) frame(a Answer) {
 	if c.look == nil || a.ID != c.order.ID {
 		return
 	}
+	if a.Code != "" { // as good as none: the look stays blind
+		return
+	}
 	c.look.seen = true
 	if !c.look.frame(a.Faces, c.model) {
 		c.end()
@@ -394,4 +397,13 @@ func cameraSentence(text string) device.Sentence {
 		Zh: "摄像头没有画面：请检查电源、连接线和配置中的地址；签到请找教师确认。",
 		En: "No picture from the camera: " + text + "; let the teacher confirm check-ins.",
 	}
+}
+
+// pictureSentence tells of frames that nobody can be known by.
+func pictureSentence(a Answer) device.Sentence {
+	zh := "摄像头画面全黑：请打开镜头盖或开灯；签到请找教师确认。"
+	if a.Code == CodeSuspect {
+		zh = "摄像头画面静止或在重复播放：请重启摄像头，并检查是否被换成了别的设备；签到请找教师确认。"
+	}
+	return device.Sentence{Zh: zh, En: "The " + a.Text + "; let the teacher confirm check-ins."}
 }

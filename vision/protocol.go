@@ -86,9 +86,9 @@ type Answer struct {
 
 	JPEG []byte // preview: 320x240
 
-	// Code is CodeSuspect in frames while the camera is suspected of showing
-	// a recording: then Faces carry no embeddings. In trouble and refused it
-	// says what is wrong.
+	// Code in a frame is CodeSuspect or CodeBlack while the camera's picture is
+	// not to be relied on: then Faces carry no embeddings. In trouble and
+	// refused it says what is wrong.
 	Code Code
 	Text string // frame with a code, trouble, refused: cause and cure
 }
@@ -117,6 +117,7 @@ const (
 	CodeCamera  Code = "camera"  // it does not answer
 	CodeEnded   Code = "ended"   // the stream broke off
 	CodeSuspect Code = "suspect" // the stream repeats itself to the bit: frozen, or a recording
+	CodeBlack   Code = "black"   // there is nothing to be seen: a covered lens, or no light
 
 	CodeNoFile    Code = "no_file"    // refused: absent, or not to be read
 	CodeNoPicture Code = "no_picture" // refused: not a picture that can be decoded

@@ -239,8 +239,12 @@ func (c *Checker) take(p *process, a Answer) error {
 			return nil
 		}
 		p.open = true
-		c.report(device.StateOK, device.Sentence{})
 		p.expect(frameDeadline)
+		if a.Code == "" {
+			c.report(device.StateOK, device.Sentence{})
+		} else {
+			c.report(device.StateDown, pictureSentence(a))
+		}
 		c.frame(a)
 	case KindPreview:
 		c.preview(a)

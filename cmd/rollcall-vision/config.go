@@ -35,12 +35,17 @@ type Config struct {
 	// 100,000,000. Default 4,194,304 (2048 x 2048): a larger one is refused by
 	// its header, before room is made for it.
 	MaxPixels int `toml:"max_pixels"`
+	// SuspectSeconds is how long a camera may give frames that were all there
+	// before, to the bit, until it is suspected of showing a frozen picture or
+	// a recording, 1 to 60. Default 5: a recording of three seconds is found
+	// out after eight. Meanwhile nobody's face is checked.
+	SuspectSeconds int `toml:"suspect_seconds"`
 }
 
 // loadConfig reads the file, refuses keys it does not know, and fills in
 // defaults.
 func loadConfig(path string) (Config, error) {
-	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22}
+	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5}
 	if err := tomlfile.Load(path, &c); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -66,6 +71,7 @@ func (c Config) check() error {
 		{"threads", c.Threads, 1, 16},
 		{"preview_width", c.PreviewWidth, 80, 640},
 		{"max_pixels", c.MaxPixels, 1e4, 1e8},
+		{"suspect_seconds", c.SuspectSeconds, 1, 60},
 	} {
 		if n.value < n.low || n.value > n.high {
 			return fmt.Errorf("%s = %d: must be %d to %d", n.key, n.value, n.low, n.high)

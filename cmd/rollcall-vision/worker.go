@@ -84,7 +84,7 @@ func (w *worker) answer(a vision.Answer) {
 // camera open, frames pass undecoded; the one that was awaited when a look was
 // asked for is the look's first.
 func (w *worker) capture() {
-	cam := &handle{worker: w}
+	cam := &handle{worker: w, repeats: newRepeats(time.Duration(w.config.SuspectSeconds) * time.Second)}
 	spare := opencv.NewPicture()
 	for {
 		if cam.camera == nil {
@@ -109,16 +109,29 @@ func (w *worker) capture() {
 		case !ok:
 			cam.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeEnded, Text: "camera stream broke off: check its cable, power and network"})
 		case wanted:
-			spare = w.newest.put(shot{spare, cam.now, time.Now()})
+			spare = w.newest.put(cam.judged(shot{picture: spare, order: cam.now, taken: time.Now()}))
 		}
 	}
 }
 
 // handle is the camera and what is to be done with it; it belongs to capture.
 type handle struct {
-	worker *worker
-	camera *opencv.Camera // nil is off
-	now    vision.Command
+	worker  *worker
+	camera  *opencv.Camera // nil is off
+	now     vision.Command
+	repeats *repeats
+}
+
+// judged adds to a shot what is wrong with the camera's picture. Every frame
+// that is looked at passes here, also those that analyse leaves out.
+func (h *handle) judged(s shot) shot {
+	switch {
+	case s.picture.Black():
+		s.code, s.text = vision.CodeBlack, "camera's picture is black: take the cover off its lens, or switch the light on"
+	case h.repeats.see(s.picture.Fingerprint(), s.taken):
+		s.code, s.text = vision.CodeSuspect, h.repeats.text()
+	}
+	return s
 }
 
 // await waits for the next frame, and takes it into p if it is looked at.
@@ -184,12 +197,16 @@ func (w *worker) analyse() error {
 // frame answers one frame. The preview comes after the answer, so that it
 // delays nobody.
 func (w *worker) frame(s shot, due *time.Time) error {
-	faces, took, err := w.nets.Look(s.picture, s.order.Work)
+	work := s.order.Work
+	if s.code != "" { // whoever is on such a frame, nobody is known by it
+		work = vision.Work{NoEmbedding: true, NoLiveness: true, NoMeasures: true}
+	}
+	faces, took, err := w.nets.Look(s.picture, work)
 	if err != nil {
 		return err
 	}
 	age := float64(time.Since(s.taken)) / float64(time.Millisecond)
-	w.answer(vision.Answer{Kind: vision.KindFrame, ID: s.order.ID, AgeMS: age, Faces: faces, Took: took})
+	w.answer(vision.Answer{Kind: vision.KindFrame, ID: s.order.ID, AgeMS: age, Faces: faces, Took: took, Code: s.code, Text: s.text})
 	if s.taken.Before(*due) {
 		return nil
 	}
@@ -209,6 +226,8 @@ type shot struct {
 	picture *opencv.Picture
 	order   vision.Command
 	taken   time.Time
+	code    vision.Code // what is wrong with the picture; empty if nothing
+	text    string
 }
 
 // slot holds one shot, the newest. Who puts or takes leaves a picture in

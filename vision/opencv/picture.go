@@ -5,6 +5,7 @@ package opencv
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"image"
 
 	"gocv.io/x/gocv"
@@ -37,6 +38,38 @@ func DecodePicture(b []byte, mostPixels int) (*Picture, error) {
 
 // Size is the frame's width and height in pixels.
 func (p *Picture) Size() (width, height int) { return p.mat.Cols(), p.mat.Rows() }
+
+// seed of all fingerprints of this process.
+var seed = maphash.MakeSeed()
+
+// Fingerprint stands for every bit of the frame. Two frames of a live camera
+// have the same one practically never: a sensor has noise.
+func (p *Picture) Fingerprint() uint64 {
+	frame, err := rasterOf(&p.mat)
+	if err != nil {
+		return 0
+	}
+	return maphash.Bytes(seed, frame.pixels)
+}
+
+// darkest is the mean luma up to which a frame is black: a covered lens, or
+// no light at all.
+const darkest = 8
+
+// Black reports whether there is nothing to be seen on the frame.
+func (p *Picture) Black() bool {
+	frame, err := rasterOf(&p.mat)
+	if err != nil || len(frame.pixels) == 0 {
+		return true
+	}
+	const step = 97 // every so many pixels; no divisor of a usual width
+	sum, n := 0, 0
+	for i := 0; i+2 < len(frame.pixels); i += 3 * step {
+		sum += luma(frame.pixels[i:])
+		n++
+	}
+	return sum <= darkest*n
+}
 
 // Close frees the frame.
 func (p *Picture) Close() {

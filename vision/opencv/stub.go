@@ -28,6 +28,8 @@ func (*Camera) Keep(*Picture) bool                         { return false }
 func (*Camera) Read(*Picture) bool                         { return false }
 func (*Camera) Close()                                     {}
 func (*Picture) Preview(int) ([]byte, error)               { return nil, errStub }
+func (*Picture) Fingerprint() uint64                       { return 0 }
+func (*Picture) Black() bool                               { return false }
 func (*Picture) Close()                                    {}
 func (*Picture) Size() (int, int)                          { return 0, 0 }
 func (*Nets) Look(*Picture, vision.Work) ([]vision.Face, vision.Times, error) {
