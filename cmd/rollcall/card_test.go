@@ -159,10 +159,11 @@ prove = {card = %d, usage = %d, id = %d}
 
 		_, err = do("card", "read", "-config", file)
 		assert.ErrorIs(t, err, reader.ErrCardRemoved, "an empty slot")
-		take, err := daemon.Slot(1, 1).Insert(psam)
+		module := daemon.Slot(1, 1)
+		take, err := module.Insert(psam)
 		require.NoError(t, err)
-		defer take()
-		awaitCard(t, daemon.Slot(1, 1).Name, true)
+		defer func() { take() }()
+		awaitCard(t, module.Name, true)
 		with, text := level("-config", file)
 		assert.Equal(t, attendance.LevelAuthenticated, with.Level)
 		assert.False(t, with.Partial)
@@ -170,7 +171,13 @@ prove = {card = %d, usage = %d, id = %d}
 		assert.Contains(t, text, "module: ")
 		assert.NotContains(t, text, closed.PersonNo)
 
-		psam.Faults.NoKeys = true
+		take()
+		awaitCard(t, module.Name, false)
+		other := simulator.NewPSAM()
+		other.Faults.NoKeys = true
+		take, err = module.Insert(other)
+		require.NoError(t, err)
+		awaitCard(t, module.Name, true)
 		doubtful, text := level("-config", file)
 		assert.Equal(t, attendance.LevelFile, doubtful.Level)
 		assert.NotEmpty(t, doubtful.Doubt)
