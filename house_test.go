@@ -37,6 +37,8 @@ var arrows = map[string][]string{
 	"centre":          {"attendance", "queue/chain"},
 	"simulator":       {"attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "vision/opencv", "queue", "queue/chain", "queue/mqtt", "centre"},
 
+	"centre/centretest": {},
+
 	"cmd/internal/tomlfile": {},
 	"cmd/internal/control":  {"attendance", "device"},
 
