@@ -62,23 +62,29 @@ soak: setup-test ## tests of endurance, which run for minutes and measure what a
 
 TAMPER := -tamper.rounds 10000 -tamper.seed 1
 proof-tamper: setup-test ## 10,000 manipulations of ledgers, each found and named; TAMPER="-tamper.seed N -tamper.one I" plays one again
-	$(GO) test ./queue/chain -run '^TestTamper$$' -v -count 1 -timeout 30m $(TAMPER)
+	$(GO) test ./queue/chain -run '^TestT9Tamper$$' -v -count 1 -timeout 30m $(TAMPER)
 	$(GO) test ./centre -run '^TestTamperedDisk' -v -count 1
 
 FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each
 	@deploy/fuzz.sh $(TAGS) $(FUZZTIME)
 
-# Proofs run longer than the short versions in `make test`; SEED names where to begin, so a failing seed replays.
+# Proofs run longer than the short versions in `make test`, and print their figures and those of a control that must fail.
+# SEED names where to begin, so a proof that was broken off goes on; a failing seed names the file that replays it to the byte.
 SEED := 1
 DAMAGES := 2000
-proof-damage: ## DAMAGES damaged ledgers: the daemon starts, keeps what can be read, names what is lost
-	$(GO) test ./queue -count 1 -v -timeout 2h -run '^TestDamage' -damage $(DAMAGES) -damage-seed $(SEED)
+proof-damage: ## DAMAGES damaged ledgers, and one torn at every byte: the daemon starts, keeps what can be read, names what is lost
+	$(GO) test ./queue -count 1 -v -timeout 2h -run '^TestF2[0157]|^TestF26' -damage $(DAMAGES) -damage-seed $(SEED) -torn-step 1
 
-CUTS   := 10000
-ROUNDS := 900
-proof-crash: ## ROUNDS kills and CUTS power cuts lose nothing that was acknowledged; the same on a disk that does not sync must lose
-	$(GO) test ./queue -count 1 -v -timeout 6h -run '^TestKilled|^TestPowerCut' -rounds $(ROUNDS) -cuts $(CUTS) -cut-seed $(SEED)
+CUTS    := 10000
+BLOCKS  := 1000
+KILLS   := 900
+DAEMONS := 100
+JOURNAL :=
+proof-crash: setup-test ## KILLS of the store, DAEMONS of rollcalld, CUTS of the power (BLOCKS more below ext4): nothing acknowledged is lost; on a disk that does not sync it must be
+	$(GO) test ./queue -count 1 -v -timeout 6h -run '^TestF22|^TestF23|^TestF24' \
+	  -rounds $(KILLS) -cuts $(CUTS) -block-cuts $(BLOCKS) -cut-seed $(SEED) -cut-journal '$(JOURNAL)'
+	$(GO) test ./cmd/rollcalld -count 1 -v -timeout 1h -run '^TestF23' -kills $(DAEMONS)
 
 clean: ## what was built and played; the fetched nets stay
 	rm -rf bin build/stage build/control

@@ -5,9 +5,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,11 +26,12 @@ import (
 const (
 	childDir   = "ROLLCALL_TEST_APPEND"
 	childEarly = "ROLLCALL_TEST_APPEND_EARLY"
+	childAgain = "ROLLCALL_TEST_APPEND_AGAIN" // a write that failed is tried once more
 )
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		fmt.Fprintln(os.Stderr, appendForEver(dir, os.Getenv(childEarly) != ""))
+		fmt.Fprintln(os.Stderr, appendForEver(dir))
 		os.Exit(1)
 	}
 	if dir := os.Getenv(childFill); dir != "" {
@@ -43,13 +46,16 @@ func TestMain(m *testing.M) {
 }
 
 // appendForEver writes "seq code" for each record that was acknowledged.
-func appendForEver(dir string, early bool) error {
+func appendForEver(dir string) error {
 	l, err := openLedger(queuetest.Config(dir))
 	if err != nil {
 		return err
 	}
-	if early {
+	if os.Getenv(childEarly) != "" {
 		acknowledgeEarly(l)
+	}
+	if os.Getenv(childAgain) != "" {
+		tryAgain(l)
 	}
 	go func() { err = l.Run(context.Background()) }()
 	ended := make(chan error)
@@ -85,8 +91,20 @@ func acknowledgeEarly(l *queue.Ledger) {
 	})
 }
 
+// tryAgain is the fault that F22 is about: a sync that failed is done again, and
+// says yes, although what it was for is gone.
+func tryAgain(l *queue.Ledger) {
+	l.SetDisk(func(write func() error) error {
+		if write() == nil {
+			return nil
+		}
+		return write()
+	})
+}
+
 // killed runs a child on dir, kills it (SIGKILL) after it acknowledged so many
-// records, and gives all that it acknowledged.
+// records, and gives all that it acknowledged. With 0 it is killed some time
+// after it was started: before, while or after it opens the ledger.
 func killed(t *testing.T, dir string, after int, env ...string) []attendance.Stored {
 	t.Helper()
 	child := exec.Command(os.Args[0])
@@ -95,6 +113,10 @@ func killed(t *testing.T, dir string, after int, env ...string) []attendance.Sto
 	out, err := child.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, child.Start())
+	if after == 0 {
+		wait := time.AfterFunc(rand.N(30*time.Millisecond), func() { _ = child.Process.Kill() })
+		defer wait.Stop()
+	}
 	var stored []attendance.Stored
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -123,26 +145,40 @@ func lost(t *testing.T, l *queue.Ledger, stored []attendance.Stored) (n int) {
 	return n
 }
 
-var rounds = flag.Int("rounds", 20, "times that TestKilledWhileAppending kills")
+var rounds = flag.Int("rounds", 20, "times that TestF23KilledWhileAppending kills")
 
 // No record that was acknowledged is lost when the process is killed, and the
 // chain verifies after each time.
-func TestKilledWhileAppending(t *testing.T) {
+func TestF23KilledWhileAppending(t *testing.T) {
 	dir := t.TempDir()
 	var acknowledged []attendance.Stored
+	atStart := 0
 	for round := range *rounds {
-		acknowledged = append(acknowledged, killed(t, dir, 1+round*7%40)...)
+		after := round * 7 % 41
+		if round%4 == 3 {
+			after = 0
+		}
+		stored := killed(t, dir, after)
+		if len(stored) == 0 {
+			atStart++
+		}
+		acknowledged = append(acknowledged, stored...)
 		l, err := openLedger(queuetest.Config(dir))
 		require.NoError(t, err)
-		require.Zero(t, lost(t, l, acknowledged), "round %d", round)
+		require.Zero(t, lost(t, l, stored), "round %d", round)
 		verify(t, l.Store)
+		require.Zero(t, l.Status().SetAside, "a kill was taken for damage")
 		require.NoError(t, l.Close())
 	}
-	t.Logf("%d acknowledged records, %d kills, none lost", len(acknowledged), *rounds)
+	l, err := openLedger(queuetest.Config(dir))
+	require.NoError(t, err)
+	defer l.Close()
+	require.Zero(t, lost(t, l, acknowledged))
+	t.Logf("%d acknowledged records, %d kills (%d while it started), none lost", len(acknowledged), *rounds, atStart)
 }
 
 // The harness finds a ledger that answers before the disk.
-func TestKilledWhileAppendingControl(t *testing.T) {
+func TestF23KilledWhileAppendingControl(t *testing.T) {
 	missing := 0
 	for round := range *rounds {
 		dir := t.TempDir()

@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	damageRuns = flag.Int("damage", 60, "random damages that TestDamage makes")
+	damageRuns = flag.Int("damage", 60, "random damages that TestF25Damage makes")
 	damageSeed = flag.Uint64("damage-seed", 1, "seed of the first of them; run n has seed + n")
 )
 
@@ -195,10 +195,10 @@ var damages = map[string]func(r *rand.Rand, b []byte) []byte{
 	"gone": nil,
 }
 
-// TestDamage spoils one file of a ledger in a random way and starts again: the
+// TestF25Damage spoils one file of a ledger in a random way and starts again: the
 // daemon must start, keep every record that can be read, and name the others.
 // `make proof-damage` runs it longer.
-func TestDamage(t *testing.T) {
+func TestF25Damage(t *testing.T) {
 	base := t.TempDir()
 	before := fillFiles(t, base, 50)
 	names := make([]string, 0, len(damages))
@@ -245,7 +245,7 @@ func TestDamage(t *testing.T) {
 }
 
 // Beside the random ones, those whose end is known.
-func TestDamageKnown(t *testing.T) {
+func TestF25DamageKnown(t *testing.T) {
 	page := os.Getpagesize()
 	for _, tc := range []struct {
 		name  string
@@ -292,7 +292,7 @@ func replace(t *testing.T, path, old, new string) {
 }
 
 // What is left of an epoch whose end was lost is sent before the next one.
-func TestDamageLeavesNothingUnsent(t *testing.T) {
+func TestF25DamageLeavesNothingUnsent(t *testing.T) {
 	dir := t.TempDir()
 	before := fillFiles(t, dir, 20)
 	replace(t, recordFiles(t, dir)[2], "reader 239", "reader 238")

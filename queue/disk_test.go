@@ -16,7 +16,7 @@ import (
 
 // A full disk refuses records with a sentence, takes receipts all the same
 // from the ballast, and takes records again by itself when there is room.
-func TestF10DiskFull(t *testing.T) {
+func TestF20DiskFull(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"), "this test mounts a small disk and needs root")
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })

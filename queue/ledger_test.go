@@ -128,7 +128,7 @@ func TestExportVerifies(t *testing.T) {
 // What the disk did and what it said may differ. Whichever it was, nothing is
 // acknowledged after it said that it failed, and the next start finds a whole
 // ledger.
-func TestDiskError(t *testing.T) {
+func TestF22DiskError(t *testing.T) {
 	broken := errors.New("input/output error")
 	for _, tc := range []struct {
 		name string
@@ -194,7 +194,7 @@ func failing(t *testing.T, dir string, kept bool, err error) (*queue.Ledger, <-c
 	return l, ended
 }
 
-func TestOneProcessAtATime(t *testing.T) {
+func TestF39OneProcessAtATime(t *testing.T) {
 	dir := t.TempDir()
 	l, err := openLedger(queuetest.Config(dir))
 	require.NoError(t, err)
@@ -259,7 +259,7 @@ func opening(t *testing.T, dir string) (chain.LogID, attendance.OpenBody) {
 }
 
 // Taking the store away does not wash off what was in it.
-func TestStoreTakenAway(t *testing.T) {
+func TestF27StoreTakenAway(t *testing.T) {
 	for name, receipted := range map[string]chain.Seq{"after a receipt": 4, "before any receipt": 0} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -297,7 +297,7 @@ func TestStoreTakenAway(t *testing.T) {
 
 // A store put back from an older copy does not go on as if nothing was: that
 // would fork what the centre has. It begins an epoch that names what it was.
-func TestF16OlderCopy(t *testing.T) {
+func TestT10OlderCopy(t *testing.T) {
 	copyOf := func(dir string) string {
 		old := filepath.Join(t.TempDir(), "old")
 		require.NoError(t, os.CopyFS(old, os.DirFS(filepath.Join(dir, "ledger"))))
