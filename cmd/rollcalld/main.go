@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"rollcall/queue"
 )
 
 // software names this program in records and state messages; the build sets it.
@@ -59,6 +61,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	d, err := wire(cfg, zone, log)
+	if errors.Is(err, queue.ErrInUse) {
+		return err // by the daemon that runs already
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
