@@ -122,6 +122,7 @@ const (
 	CodeNoFile    Code = "no_file"    // refused: absent, or not to be read
 	CodeNoPicture Code = "no_picture" // refused: not a picture that can be decoded
 	CodeTooLarge  Code = "too_large"  // refused: more pixels or bytes than allowed
+	CodeLost      Code = "lost"       // refused, said by Analyse: the worker ended over it
 )
 
 // The wire's form of an answer: here, and in the sealed gallery, embeddings

@@ -52,8 +52,8 @@ type process struct {
 	paused  bool
 }
 
-// start starts the worker with its two pipes.
-func (c *Checker) start() (*process, error) {
+// start starts a worker with its two pipes.
+func start(worker, workerConfig string) (*process, error) {
 	commandsOut, commandsIn, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (c *Checker) start() (*process, error) {
 		return nil, err
 	}
 	p := &process{
-		cmd:      exec.Command(c.config.Worker, "-config", c.config.WorkerConfig),
+		cmd:      exec.Command(worker, "-config", workerConfig),
 		commands: commandsIn,
 		answers:  make(chan Answer, 4), // more wait in the pipe, then in the worker
 		gone:     make(chan struct{}),
@@ -126,7 +126,7 @@ func (p *process) end(grace time.Duration) {
 
 // live runs one worker until it is lost or ctx ends.
 func (c *Checker) live(ctx context.Context) error {
-	p, err := c.start()
+	p, err := start(c.config.Worker, c.config.WorkerConfig)
 	if err != nil {
 		return err
 	}
@@ -218,8 +218,7 @@ func (c *Checker) take(p *process, a Answer) error {
 	switch a.Kind {
 	case KindHello:
 		if a.Version != ProtocolVersion {
-			return fmt.Errorf("%w: worker speaks version %d, this program %d: install both from one release: %w",
-				ErrProtocol, a.Version, ProtocolVersion, device.ErrPermanent)
+			return versionError(a.Version)
 		}
 		p.ready = true
 		p.rest(askClosed)
@@ -263,6 +262,11 @@ func (c *Checker) take(p *process, a Answer) error {
 		p.rest(askClosed)
 	}
 	return nil
+}
+
+func versionError(version int) error {
+	return fmt.Errorf("%w: worker speaks version %d, this program %d: install both from one release: %w",
+		ErrProtocol, version, ProtocolVersion, device.ErrPermanent)
 }
 
 // tail keeps the end of what the worker says to the console.

@@ -39,6 +39,9 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
                                                         terminal's security module, so not while somebody taps
   rollcall card record     [-config FILE] [-reader NAME] [-profile FILE] [-source TEXT] FILE
                                                         what an unknown card says, without its holder's data
+  rollcall face eval       DIR [-all] [-json] [-out DIR] [-groups FILE] [-rank N,N] [-models DIR] [-manifest NAME|FILE]
+                                                        how well faces are told apart on DIR: pairs.csv (fold,same,a,b)
+                                                        or a folder per person; rates in JSON are fractions, 0 to 1
   rollcall terminal request [-state DIR] -id ID         make this terminal's keys, print the request for the centre
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
@@ -61,6 +64,7 @@ var commands = map[string]command{
 	"enrol":             enrol,
 	"enrol withdraw":    enrolWithdraw,
 	"enrol erase":       enrolErase,
+	"face eval":         faceEval,
 	"reader list":       readerList,
 	"card read":         cardRead,
 	"card record":       cardRecord,
