@@ -15,7 +15,7 @@ type Book struct {
 	packages   map[ClassID]string      // SHA-256 of the last accepted, lower-case hex
 	codes      map[string]uint64       // seq of the first record that carries a class code's nonce
 	pending    map[string]uint64       // seq of the first pending record of a hash
-	command    uint64                  // highest serial of a command that was answered
+	used       map[TraineeID]uint64    // seq of the enrol record that the last match relied on
 }
 
 type checkinKey struct {
@@ -41,6 +41,7 @@ func NewBook() *Book {
 		packages:   map[ClassID]string{},
 		codes:      map[string]uint64{},
 		pending:    map[string]uint64{},
+		used:       map[TraineeID]uint64{},
 	}
 }
 
@@ -66,12 +67,6 @@ func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 			return err
 		}
 		b.packages[p.Class] = p.SHA256
-	case TypeAdmin:
-		a, err := ReadBody[AdminBody](raw)
-		if err != nil {
-			return err
-		}
-		b.command = max(b.command, a.Serial)
 	case TypePending:
 		p, err := ReadBody[PendingBody](raw)
 		if err != nil {
@@ -108,6 +103,7 @@ func (b *Book) faceHolds(c CheckinBody) error {
 	if c.Face == nil || c.Face.Level == FaceNone {
 		return nil
 	}
+	b.used[c.Trainee] = c.Face.Enrol
 	enrolment, ok := b.enrolments[c.Trainee]
 	if !ok || enrolment.Seq != c.Face.Enrol || enrolment.Model != c.Face.Model {
 		return fmt.Errorf("claims a face match by enrol record %d, which is not this trainee's live one", c.Face.Enrol)
@@ -134,12 +130,11 @@ func (b *Book) Pending(hash string) (seq uint64, ok bool) {
 	return seq, ok
 }
 
-// LastCommand is the highest serial of a command that a record answers; 0 if
-// there is none.
-func (b *Book) LastCommand() uint64 { return b.command }
-
 // Count tells how many have checked in to a session.
 func (b *Book) Count(s SessionID) int { return b.counts[s] }
+
+// FirstUse reports whether no match relied on this enrolment of a trainee yet.
+func (b *Book) FirstUse(t TraineeID, e Enrolment) bool { return b.used[t] != e.Seq }
 
 // HasPackage reports whether the last package accepted for a class is this
 // one.

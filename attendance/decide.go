@@ -19,13 +19,15 @@ type Reason string
 
 const (
 	ReasonNone        Reason = ""
-	ReasonNoFace      Reason = "no_face"      // nobody stood before the camera
-	ReasonNotMatched  Reason = "not_matched"  // a face, not the enrolled one's
-	ReasonNoCamera    Reason = "no_camera"    // the camera did not come back in time
-	ReasonNoEnrolment Reason = "no_enrolment" // no consented template: not a fault of the trainee
-	ReasonCodeUsed    Reason = "code_used"    // a code that was shown before
-	ReasonCodeTime    Reason = "code_time"    // a class code that is not valid at this time
-	ReasonCodePending Reason = "code_pending" // a code that cannot be checked here; of a screen, not of a decision
+	ReasonNoFace      Reason = "no_face"        // nobody stood before the camera
+	ReasonPoorPicture Reason = "poor_picture"   // a face, in no picture clear enough to judge it
+	ReasonNotMatched  Reason = "not_matched"    // a face, not the enrolled one's
+	ReasonNoCamera    Reason = "no_camera"      // the camera did not come back in time
+	ReasonSuspect     Reason = "camera_suspect" // the camera shows a still or a repeated film
+	ReasonNoEnrolment Reason = "no_enrolment"   // no consented template: not a fault of the trainee
+	ReasonCodeUsed    Reason = "code_used"      // a code that was shown before
+	ReasonCodeTime    Reason = "code_time"      // a class code that is not valid at this time
+	ReasonCodePending Reason = "code_pending"   // a code that cannot be checked here; of a screen, not of a decision
 )
 
 // Evidence is what is known of a tap when it is decided.

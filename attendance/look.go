@@ -21,29 +21,69 @@ const (
 type Advice string
 
 const (
-	AdviceNone     Advice = ""
-	AdviceNoFace   Advice = "no_face"     // nobody to be seen: look at the camera
-	AdviceOne      Advice = "one_person"  // more than one face
-	AdviceCloser   Advice = "closer"      // face under the smallest usable size
-	AdviceCamera   Advice = "camera_wait" // the camera is being brought back
-	AdviceNotSure  Advice = "not_sure"    // a clear face, not (yet) the enrolled one; set by the visit
-	AdviceTurnTo   Advice = "face_camera" // turned away
-	AdviceBrighter Advice = "brighter"    // too dark to tell
+	AdviceNone      Advice = ""
+	AdviceNoFace    Advice = "no_face"     // nobody to be seen: look at the camera
+	AdviceOne       Advice = "one_person"  // more than one face
+	AdviceCloser    Advice = "closer"      // face under the smallest usable size
+	AdviceFarther   Advice = "farther"     // face larger than the camera sees whole
+	AdviceCamera    Advice = "camera_wait" // the camera is being brought back
+	AdviceNotSure   Advice = "not_sure"    // a clear face, not (yet) the enrolled one; set by the visit
+	AdviceTurnTo    Advice = "face_camera" // turned away
+	AdviceBrighter  Advice = "brighter"    // too dark to tell
+	AdviceDarker    Advice = "darker"      // too much light on the face
+	AdviceBacklight Advice = "backlight"   // the light stands behind the person
+	AdviceStill     Advice = "still"       // blurred: moving, or out of focus
+	AdviceEyes      Advice = "open_eyes"   // eyes closed
+	AdviceUncover   Advice = "uncover"     // a mask, glasses or a hand before the face
 )
 
-// Match compares one usable face with the enrolled template. Whether it passes
-// is for the rules of the class to say.
+// Match compares the face before the camera, as the last usable frames saw it,
+// with the enrolled template. Whether it passes is for the rules of the class
+// to say.
 type Match struct {
 	Score    float64 // cosine
+	Frames   int     // usable frames in a row of this face that Score was made of, from 1
 	Quality  float64 // 0 to 1, the detector's score of the face
 	Liveness float64 // 0 to 1, advice only; negative if not measured
 	Model    string  // SHA-256 of the embedder, lower-case hex
+
+	// Threshold is the cosine that was calibrated for Model; 0 if none was, and
+	// then the rules of the class say one. Calibration names the file.
+	Threshold   float64
+	Calibration string
+
+	Like *Likeness // nil if no other trainee of this session looked like it
 }
 
-// Look is what one camera frame said, or that there is no camera: either a
-// Match or an Advice.
+// Likeness says that this face was accepted for another trainee of the same
+// session: one person, perhaps, with two cards.
+type Likeness struct {
+	Trainee TraineeID
+	Score   float64 // cosine of the two faces
+}
+
+// Look is what one camera frame said, or that there is no camera: a Match, an
+// Advice, or both if the picture is poor and a Match may be wronged by it.
 type Look struct {
-	At     time.Time // when the worker's answer arrived
-	Advice Advice
-	Match  *Match
+	At      time.Time // when the worker's answer arrived
+	Advice  Advice
+	Match   *Match
+	Suspect bool // the camera shows a still or a repeated film: no look of it counts
+}
+
+// Seat is a trainee's place in a session that is open: whose face may be
+// checked, and with which template.
+type Seat struct {
+	Session   SessionID
+	Enrolment Enrolment
+}
+
+// poorPicture reports whether the advice is about a face that is there but not
+// seen well enough to judge it.
+func (a Advice) poorPicture() bool {
+	switch a {
+	case AdviceCloser, AdviceFarther, AdviceTurnTo, AdviceBrighter, AdviceDarker, AdviceBacklight, AdviceStill, AdviceEyes, AdviceUncover:
+		return true
+	}
+	return false
 }

@@ -64,10 +64,29 @@ type FaceEvidence struct {
 	Threshold    float64   `json:"threshold,omitempty"` // the one applied
 	Uncalibrated bool      `json:"uncalibrated,omitempty"`
 	Quality      float64   `json:"quality,omitempty"`
-	Liveness     *float64  `json:"liveness,omitempty"` // advice only
-	Model        string    `json:"model,omitempty"`    // SHA-256 of the embedder
-	Enrol        uint64    `json:"enrol,omitempty"`    // seq of the enrol record relied on
+	Liveness     *float64  `json:"liveness,omitempty"`    // advice only
+	Model        string    `json:"model,omitempty"`       // SHA-256 of the embedder
+	Enrol        uint64    `json:"enrol,omitempty"`       // seq of the enrol record relied on
+	Frames       int       `json:"frames,omitempty"`      // frames that Score was made of
+	Calibration  string    `json:"calibration,omitempty"` // SHA-256 of the calibration file that Threshold is from
+	Like         *LikeFace `json:"like,omitempty"`        // with signal same_face
 }
+
+// LikeFace names the check-in of another trainee of this session whose face
+// looked like this one.
+type LikeFace struct {
+	Checkin uint64  `json:"checkin"` // its seq
+	Score   float64 `json:"score"`   // cosine of the two faces
+}
+
+// Signal is what a person should look into. It never decides anything.
+type Signal string
+
+const (
+	SignalFirstUse Signal = "first_use"      // the first match with this enrolment
+	SignalSameFace Signal = "same_face"      // the face of another trainee's check-in to this session
+	SignalCamera   Signal = "camera_suspect" // the camera shows a still or a repeated film
+)
 
 // CheckinBody is the body of a checkin record.
 type CheckinBody struct {
@@ -83,6 +102,7 @@ type CheckinBody struct {
 	Face     *FaceEvidence `json:"face,omitempty"` // absent where no face check was due
 	Profile  ProfileRef    `json:"profile"`
 	Code     string        `json:"code,omitempty"` // with level signed: the nonce of the class code
+	Signals  []Signal      `json:"signals,omitempty"`
 }
 
 // UnknownBody is the body of an unknown record. Hash is keyed with the
@@ -108,11 +128,15 @@ type PendingBody struct {
 
 // FaultBody is the body of a fault record.
 type FaultBody struct {
-	Part   string    `json:"part"` // "reader"
-	Code   CardFault `json:"code"`
-	Tapped string    `json:"tapped"`
-	Reader string    `json:"reader"`
+	Part   string `json:"part"` // "reader" or "camera"
+	Code   string `json:"code"` // a CardFault, or CameraSuspect
+	Tapped string `json:"tapped"`
+	Reader string `json:"reader,omitempty"` // with reader
 }
+
+// CameraSuspect is the code of a fault record about a camera that shows a still
+// or a repeated film.
+const CameraSuspect = string(SignalCamera)
 
 // PackageBody is the body of a package record: the terminal's answer to a
 // class package.

@@ -90,6 +90,25 @@ func (c class) find(cred Credential) (Trainee, bool) {
 	return Trainee{}, false
 }
 
+// Seats gives everybody whose face may be checked now: the trainees of the
+// sessions that are open, with the enrolment that counts by the book.
+func (r *Roster) Seats(book *Book, now time.Time) map[TraineeID]Seat {
+	seats := map[TraineeID]Seat{}
+	for _, c := range r.classes {
+		session, open := c.OpenAt(now)
+		if !open {
+			continue
+		}
+		for _, t := range c.Trainees {
+			enrolment, enrolled := book.Enrolment(t.ID)
+			if _, seated := seats[t.ID]; enrolled && !seated { // as Find: the first class wins
+				seats[t.ID] = Seat{session.ID, enrolment}
+			}
+		}
+	}
+	return seats
+}
+
 // placeOf tells where the trainee of a class code belongs at a time; false if
 // this terminal has no such class or the class no such trainee.
 func (r *Roster) placeOf(code ClassCode, now time.Time) (Place, bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"time"
 )
 
@@ -14,13 +15,22 @@ type Ledger interface {
 	Append(ctx context.Context, r Record) (Stored, error)
 }
 
-// Faces answers "is this that person?" from a camera. No method blocks.
-// Verify's channel gives looks until ctx ends and is then closed; it is closed
-// early if the enrolled template cannot be used. The newest look wins over one
-// that nobody took.
+// Faces answers "is that this person?" from a camera. No method blocks on the
+// camera.
 type Faces interface {
+	// Seat says whose faces may be checked from now on. What is in memory of
+	// anybody else is wiped.
+	Seat(seats map[TraineeID]Seat)
+	// Open lets the camera open; nothing it sees is looked at.
 	Open()
+	// Verify gives looks until ctx ends and then closes the channel; it is closed
+	// early if the enrolled template cannot be used. The newest look wins over
+	// one that nobody took.
 	Verify(ctx context.Context, trainee TraineeID, enrolment Enrolment) <-chan Look
+	// Accept says that the look in hand was taken for its trainee: later faces of
+	// the session are compared with this one.
+	Accept()
+	// Close ends the look in hand and lets the camera close.
 	Close()
 }
 
@@ -85,6 +95,7 @@ type Terminal struct {
 	endLook context.CancelFunc
 	wake    *time.Timer
 	waiting []Tap // of other cards, while a visit is in hand
+	seats   map[TraineeID]Seat
 	times   stageTimes
 }
 
@@ -140,6 +151,7 @@ func (t *Terminal) between(ctx context.Context, do func()) error {
 func (t *Terminal) Run(ctx context.Context) error {
 	t.wake = time.NewTimer(0)
 	defer t.wake.Stop()
+	defer t.Faces.Seat(nil)
 	defer t.Faces.Close()
 	defer close(t.ended)
 	for {
@@ -181,6 +193,7 @@ func (t *Terminal) tap(ctx context.Context, tap Tap) {
 		var actions []Action
 		t.visit, actions = NewVisit(t.Roster(), t.Book, t.Code, tap)
 		t.act(ctx, actions)
+		t.seat()
 	}
 }
 
@@ -211,8 +224,19 @@ func (t *Terminal) tick(ctx context.Context) {
 		t.act(ctx, t.visit.Tick(t.Now()))
 		return
 	}
+	t.seat()
 	t.Panel.Show(t.Roster().Idle(t.Now()))
 	t.wake.Reset(idleRefresh)
+}
+
+// seat tells the camera's side whose faces may be checked: at every tap, and
+// while nobody taps, so that a session's templates are gone soon after its end.
+func (t *Terminal) seat() {
+	seats := t.Roster().Seats(t.Book, t.Now())
+	if !maps.Equal(seats, t.seats) {
+		t.seats = seats
+		t.Faces.Seat(seats)
+	}
 }
 
 // act does what the visit asks, in order.
@@ -225,6 +249,8 @@ func (t *Terminal) act(ctx context.Context, actions []Action) {
 			t.Faces.Open()
 		case VerifyFace:
 			t.verify(ctx, a)
+		case AcceptFace:
+			t.Faces.Accept()
 		case CloseCamera:
 			t.endLook()
 			t.looks = nil

@@ -3,7 +3,9 @@ package attendance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,6 +46,10 @@ func (d *diary) Append(_ context.Context, r Record) (Stored, error) {
 func (d *diary) Show(s Screen) { d.note("screen " + string(s.State)) }
 func (d *diary) Open()         { d.note("camera opens") }
 func (d *diary) Close()        { d.note("camera closes") }
+func (d *diary) Accept()       { d.note("face accepted") }
+func (d *diary) Seat(seats map[TraineeID]Seat) {
+	d.note(fmt.Sprintf("%d seated", len(seats)))
+}
 func (d *diary) Verify(ctx context.Context, id TraineeID, _ Enrolment) <-chan Look {
 	d.note("verify " + string(id))
 	d.looks = make(chan Look, 1)
@@ -80,7 +86,7 @@ func read(reader string, args ...string) Tap {
 	return Tap{Kind: CardRead, Reader: reader, At: at("09:01:00"), Credential: testCredential(args...)}
 }
 
-func pass() Look { return Look{Match: &Match{Score: 0.7, Model: "87aa", Liveness: -1}} }
+func pass() Look { return Look{Match: &Match{Score: 0.7, Frames: 1, Model: "87aa", Liveness: -1}} }
 
 func TestGreenComesAfterTheDisk(t *testing.T) {
 	d := &diary{slow: 40 * time.Millisecond}
@@ -92,11 +98,11 @@ func TestGreenComesAfterTheDisk(t *testing.T) {
 		<-time.After(time.Second)
 	})
 	assert.Equal(t, []string{
-		"screen idle",
+		"2 seated", "screen idle",
 		"screen reading", "camera opens",
 		"screen look", "verify T01",
-		"camera closes", "on disk checkin", "screen recorded",
-		"camera closes",
+		"face accepted", "camera closes", "on disk checkin", "screen recorded",
+		"camera closes", "0 seated",
 	}, d.entries)
 }
 
@@ -121,11 +127,11 @@ func TestAnswerYieldsToTheNextCardAndElseToIdle(t *testing.T) {
 		<-time.After(5 * time.Second)
 	})
 	assert.Equal(t, []string{
-		"screen idle",
+		"2 seated", "screen idle",
 		"screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown",
 		"screen reading", "camera opens", "camera closes", "screen card_fault", "on disk fault", "screen card_fault",
 		"screen idle",
-		"camera closes",
+		"camera closes", "0 seated",
 	}, d.entries)
 }
 
@@ -144,8 +150,8 @@ func TestAnotherReadersCardWaitsForTheVisitInHand(t *testing.T) {
 		synctest.Wait()
 	})
 	assert.EqualValues(t, 2, d.appends.Load())
-	assert.Equal(t, []string{"on disk checkin", "screen recorded", "screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown", "camera closes"},
-		d.entries[len(d.entries)-8:])
+	assert.Equal(t, []string{"on disk checkin", "screen recorded", "screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown", "camera closes", "0 seated"},
+		d.entries[len(d.entries)-9:])
 }
 
 func TestDeadlineEndsALookThatSeesNobody(t *testing.T) {
@@ -161,4 +167,27 @@ func TestDeadlineEndsALookThatSeesNobody(t *testing.T) {
 	assert.EqualValues(t, 1, d.appends.Load())
 	assert.NotContains(t, d.entries, "screen recorded")
 	assert.Contains(t, d.entries, "screen noted")
+}
+
+func TestOnlyTheRunningSessionIsSeated(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(chan<- Tap) {
+		<-time.After(3 * time.Hour) // 12:01: the session ended at 11:30
+		synctest.Wait()
+		assert.Equal(t, []string{"2 seated", "0 seated"}, d.seatings())
+		<-time.After(3 * time.Hour) // both classes meet from 14:00, check-in opens at 13:30
+	})
+	assert.Equal(t, []string{"2 seated", "0 seated", "2 seated", "0 seated"}, d.seatings())
+}
+
+// seatings are the entries about who may be looked at.
+func (d *diary) seatings() (out []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.entries {
+		if strings.HasSuffix(e, " seated") {
+			out = append(out, e)
+		}
+	}
+	return out
 }

@@ -6,6 +6,13 @@ import (
 	"time"
 )
 
+// A match passes at once if it lies so far above the threshold, and else when
+// it was made of so many frames. Measured in docs/performance.md.
+const (
+	sureMargin    = 0.10
+	settledFrames = 3
+)
+
 // tryLength is how long one try at the camera lasts once a usable face was
 // seen.
 const tryLength = 1500 * time.Millisecond
@@ -23,6 +30,8 @@ type (
 		Trainee   TraineeID
 		Enrolment Enrolment
 	}
+	// AcceptFace says that the look in hand was taken for its trainee.
+	AcceptFace struct{}
 	// CloseCamera ends the looks and turns the camera off.
 	CloseCamera struct{}
 	// StoreRecord makes a record durable; Stored answers it.
@@ -34,6 +43,7 @@ type (
 func (ShowScreen) action()  {}
 func (OpenCamera) action()  {}
 func (VerifyFace) action()  {}
+func (AcceptFace) action()  {}
 func (CloseCamera) action() {}
 func (StoreRecord) action() {}
 func (WakeAt) action()      {}
@@ -52,7 +62,9 @@ type Visit struct {
 	code      ClassCode // zero unless one was presented
 	enrolment Enrolment
 	face      FaceEvidence
-	sawFace   bool
+	signals   []Signal
+	sawFace   bool // clear enough to judge, and not the enrolled one
+	sawPoor   bool // in a poor picture
 	cameraUp  bool
 	tryEnds   time.Time // zero until a usable face was seen in this try
 	deadline  time.Time
@@ -103,7 +115,7 @@ func (v *Visit) Tap(t Tap, now time.Time) []Action {
 func (v *Visit) cardFailed(fault CardFault) []Action {
 	screen := Screen{State: ScreenCardFault, Reason: string(fault)}
 	record := NewRecord(TypeFault, FaultBody{
-		Part: "reader", Code: fault, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader,
+		Part: "reader", Code: string(fault), Tapped: formatTime(v.tap.At), Reader: v.tap.Reader,
 	})
 	return append([]Action{CloseCamera{}, ShowScreen{screen}}, v.store(record, screen)...)
 }
@@ -190,16 +202,27 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 		return nil
 	}
 	v.cameraUp = l.Advice != AdviceCamera
-	if l.Match == nil {
+	switch {
+	case l.Suspect:
+		v.signals = append(v.signals, SignalCamera)
+		return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonSuspect))...)
+	case l.Match == nil:
+		v.sawPoor = v.sawPoor || l.Advice.poorPicture()
 		return v.advise(l.Advice)
 	}
 	if current, ok := v.book.Enrolment(v.place.Trainee.ID); !ok || current.Seq != v.enrolment.Seq {
 		return v.Unusable() // enrolled anew meanwhile: this match is with a template that no longer counts
 	}
+	switch threshold := v.threshold(*l.Match); {
+	case l.Match.Score >= threshold+sureMargin, l.Match.Score >= threshold && l.Match.Frames >= settledFrames:
+		return v.accept(*l.Match)
+	case l.Match.Score >= threshold: // the next frames tell
+		return nil
+	}
 	v.keepBest(*l.Match)
-	if l.Match.Score >= v.place.Package.Profile.FaceThreshold {
-		v.face.Level = FaceMatch
-		return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonNone))...)
+	if l.Advice != AdviceNone { // the picture is at fault, and the try has not begun
+		v.sawPoor = true
+		return v.advise(l.Advice)
 	}
 	v.sawFace = true
 	if v.tryEnds.IsZero() {
@@ -207,6 +230,34 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 		return append(v.advise(AdviceNotSure), WakeAt{earlier(v.tryEnds, v.deadline)})
 	}
 	return nil
+}
+
+// threshold is the one that a match must reach: the terminal's calibrated one,
+// which may not undercut one that the centre calibrated; without a calibration
+// the rules'.
+func (v *Visit) threshold(m Match) float64 {
+	profile := v.place.Package.Profile
+	if m.Threshold <= 0 || profile.FaceCalibrated {
+		return max(m.Threshold, profile.FaceThreshold)
+	}
+	return m.Threshold
+}
+
+// accept takes the match. Its level is match and no more: no check of what is
+// alive was measured.
+func (v *Visit) accept(m Match) []Action {
+	v.keepBest(m)
+	v.face.Level = FaceMatch
+	if v.book.FirstUse(v.place.Trainee.ID, v.enrolment) {
+		v.signals = append(v.signals, SignalFirstUse)
+	}
+	if m.Like != nil {
+		if other, ok := v.book.First(v.place.Session.ID, m.Like.Trainee); ok {
+			v.face.Like = &LikeFace{Checkin: other.Seq, Score: round(m.Like.Score)}
+			v.signals = append(v.signals, SignalSameFace)
+		}
+	}
+	return append([]Action{AcceptFace{}, CloseCamera{}}, v.conclude(v.decideFace(ReasonNone))...)
 }
 
 // Unusable takes that this trainee's template cannot be used here: it is not
@@ -240,6 +291,8 @@ func (v *Visit) giveUp() []Action {
 	switch {
 	case v.sawFace:
 		reason = ReasonNotMatched
+	case v.sawPoor:
+		reason = ReasonPoorPicture
 	case !v.cameraUp:
 		reason = ReasonNoCamera
 	}
@@ -256,10 +309,9 @@ func (v *Visit) keepBest(m Match) {
 	if v.face.Model != "" && m.Score <= v.face.Score {
 		return
 	}
-	profile := v.place.Package.Profile
-	v.face.Score, v.face.Threshold = round(m.Score), profile.FaceThreshold
-	v.face.Uncalibrated = !profile.FaceCalibrated
-	v.face.Quality, v.face.Model = round(m.Quality), m.Model
+	v.face.Score, v.face.Threshold = round(m.Score), v.threshold(m)
+	v.face.Uncalibrated, v.face.Calibration = m.Threshold <= 0, m.Calibration
+	v.face.Quality, v.face.Model, v.face.Frames = round(m.Quality), m.Model, m.Frames
 	v.face.Liveness = nil
 	if m.Liveness >= 0 {
 		live := round(m.Liveness)
@@ -284,6 +336,7 @@ func (v *Visit) conclude(d Decision) []Action {
 		Card:     v.cardEvidence(),
 		Profile:  v.place.Package.Profile.Ref(),
 		Code:     v.code.Nonce,
+		Signals:  v.signals,
 	}
 	if v.face.Level != "" {
 		body.Face = &v.face

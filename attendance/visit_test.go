@@ -111,9 +111,9 @@ func (p *player) event(word string, args []string) []Action {
 	case "look":
 		return p.visit.Look(Look{At: p.now, Advice: Advice(args[0])}, p.now)
 	case "match":
-		score, err := strconv.ParseFloat(args[0], 64)
-		require.NoError(p.t, err)
-		return p.visit.Look(Look{At: p.now, Match: &Match{Score: score, Quality: 0.98, Liveness: -1, Model: "87aa"}}, p.now)
+		return p.visit.Look(p.match(args), p.now)
+	case "suspect":
+		return p.visit.Look(Look{At: p.now, Suspect: true}, p.now)
 	case "enrolled":
 		p.seq++
 		r := NewRecord(TypeEnrol, EnrolBody{Trainee: TraineeID(args[0]), Model: "87aa"})
@@ -135,6 +135,32 @@ func (p *player) event(word string, args []string) []Action {
 	return nil
 }
 
+// match reads a score and what else the look says: frames=3 unless given,
+// advice, calibrated (a threshold) and like (another trainee, at 0.83).
+func (p *player) match(args []string) Look {
+	number := func(text string) float64 {
+		x, err := strconv.ParseFloat(text, 64)
+		require.NoError(p.t, err)
+		return x
+	}
+	l := Look{At: p.now, Match: &Match{Score: number(args[0]), Frames: 3, Quality: 0.98, Liveness: -1, Model: "87aa"}}
+	for _, arg := range args[1:] {
+		switch name, value, _ := strings.Cut(arg, "="); name {
+		case "frames":
+			l.Match.Frames = int(number(value))
+		case "advice":
+			l.Advice = Advice(value)
+		case "calibrated":
+			l.Match.Threshold, l.Match.Calibration = number(value), "c0ffee"
+		case "like":
+			l.Match.Like = &Likeness{TraineeID(value), 0.83}
+		default:
+			p.t.Fatalf("unknown word %q", arg)
+		}
+	}
+	return l
+}
+
 func describe(a Action) string {
 	switch a := a.(type) {
 	case ShowScreen:
@@ -143,6 +169,8 @@ func describe(a Action) string {
 		return "open camera"
 	case VerifyFace:
 		return fmt.Sprintf("verify %s by enrolment %d", a.Trainee, a.Enrolment.Seq)
+	case AcceptFace:
+		return "accept face"
 	case CloseCamera:
 		return "close camera"
 	case StoreRecord:
@@ -223,15 +251,17 @@ func testRoster(t *testing.T) *Roster {
 	roster := NewRoster([]byte("the terminal's own key, 32 bytes"))
 	for _, class := range []struct {
 		id, name string
-		session  Session
+		sessions []Session
 		trainees []string
 	}{
-		{"c-1", "电工初级班", Session{ID: "s-1", Start: at("09:00:00"), End: at("11:30:00")}, []string{"T01", "T02", "T03"}},
-		{"c-2", "焊工班", Session{ID: "s-2", Start: at("14:00:00"), End: at("16:00:00")}, []string{"T04"}},
+		{"c-1", "电工初级班", []Session{
+			{ID: "s-1", Start: at("09:00:00"), End: at("11:30:00")}, {ID: "s-3", Start: at("14:00:00"), End: at("16:00:00")},
+		}, []string{"T01", "T02", "T03"}},
+		{"c-2", "焊工班", []Session{{ID: "s-2", Start: at("14:00:00"), End: at("16:00:00")}}, []string{"T04"}},
 	} {
 		p := &Package{
 			V: 1, Tenant: "demo", Terminal: "t-1", Serial: 1, Issued: at("08:00:00"), Expires: at("20:00:00"),
-			Class: ClassInfo{ID: ClassID(class.id), Name: class.name}, Sessions: []Session{class.session},
+			Class: ClassInfo{ID: ClassID(class.id), Name: class.name}, Sessions: class.sessions,
 			Officers: []Officer{{ID: "O1", Display: "周*"}},
 			Profile: Profile{
 				ID: "generic", Version: 1, EarlyWindowMin: 30, LateGraceMin: 5,

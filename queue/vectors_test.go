@@ -89,9 +89,9 @@ func exampleRecords(terminal ed25519.PrivateKey) []attendance.Record {
 			Tapped: "2026-11-21T09:07:01.870+08:00", Card: card,
 			Face: &attendance.FaceEvidence{
 				Level: attendance.FaceMatch, Tries: 1, Score: 0.71, Threshold: 0.412, Uncalibrated: true,
-				Quality: 0.95, Liveness: &liveness, Model: model, Enrol: 3,
+				Quality: 0.95, Liveness: &liveness, Model: model, Enrol: 3, Frames: 3,
 			},
-			Profile: profile,
+			Profile: profile, Signals: []attendance.Signal{attendance.SignalFirstUse},
 		}),
 		attendance.NewRecord(attendance.TypeCheckin, attendance.CheckinBody{
 			Trainee: "tr-0007", Class: "c-2026-031", Session: "s-1", Decision: attendance.Duplicate, First: 4,
@@ -104,7 +104,7 @@ func exampleRecords(terminal ed25519.PrivateKey) []attendance.Record {
 			Hash: hash, Tapped: "2026-11-21T09:16:02.900+08:00", Reader: "Scanner 1",
 		}),
 		attendance.NewRecord(attendance.TypeFault, attendance.FaultBody{
-			Part: "reader", Code: attendance.FaultRemoved, Tapped: "2026-11-21T09:19:02.100+08:00", Reader: "Reader 1",
+			Part: "reader", Code: string(attendance.FaultRemoved), Tapped: "2026-11-21T09:19:02.100+08:00", Reader: "Reader 1",
 		}),
 		attendance.NewRecord(attendance.TypeWithdraw, attendance.WithdrawBody{
 			Trainee: "tr-0007", Consent: "cs-0007", Enrol: 3, Reason: attendance.WithdrawConsent,
@@ -272,7 +272,7 @@ func TestDocumentIsComplete(t *testing.T) {
 	}
 	for _, of := range []any{
 		chain.Entry{}, chain.Stamp{}, chain.Ack{}, chain.Head{}, chain.Receipt{}, chain.Request{}, chain.Admission{},
-		attendance.OpenBody{}, attendance.LastKnown{}, attendance.CheckinBody{}, attendance.CardEvidence{}, attendance.FaceEvidence{},
+		attendance.OpenBody{}, attendance.LastKnown{}, attendance.CheckinBody{}, attendance.CardEvidence{}, attendance.FaceEvidence{}, attendance.LikeFace{},
 		attendance.UnknownBody{}, attendance.PendingBody{}, attendance.FaultBody{}, attendance.PackageBody{},
 		attendance.ConsentBody{}, attendance.EnrolBody{}, attendance.WithdrawBody{}, attendance.EraseBody{},
 		attendance.SessionBody{}, attendance.AnchorBody{}, attendance.KeyBody{}, attendance.AdminBody{}, attendance.CorrectionBody{},

@@ -18,6 +18,17 @@ type Config struct {
 	Worker string `toml:"worker"`
 	// WorkerConfig is the path of the worker's configuration file. It must be set.
 	WorkerConfig string `toml:"worker_config"`
+	// Calibration is the path of the calibration file that `rollcall face
+	// calibrate` wrote. Default none: the rules' threshold holds, and records
+	// say that it is not calibrated. So they do if the file is of another
+	// embedder than the worker's.
+	Calibration string `toml:"calibration"`
+	// DuplicateThreshold is the cosine from which two faces of one session are
+	// flagged as one person's with two cards, 0 to 1. Default 0.6, or the
+	// calibration's. Nobody is refused by it.
+	DuplicateThreshold float64 `toml:"duplicate_threshold"`
+	// Quality is when a person is asked to change something.
+	Quality Quality `toml:"quality"`
 
 	// Report, if not nil, is told of every change of the camera's or the
 	// worker's state, with a sentence for the caretaker. It must not block.
@@ -26,6 +37,9 @@ type Config struct {
 	// somebody is looked at, and none after Close. It must not block, nor call
 	// the Checker.
 	Preview func(jpeg []byte) `toml:"-"`
+	// Suspect, if not nil, is told when the camera begins to show a still or a
+	// repeated film. It must not block.
+	Suspect func() `toml:"-"`
 	// Now is the clock of a look's time. It must be set.
 	Now func() time.Time `toml:"-"`
 	// Log must be set.
@@ -33,23 +47,26 @@ type Config struct {
 }
 
 // Checker answers "is this that person?". It owns the worker process: Run
-// starts it, watches it and brings it back. Open, Verify, Capture and Close may
-// be called from several goroutines at once, before, during and after Run; one
-// look is in hand at a time, and a new one ends the one before.
+// starts it, watches it and brings it back. Its other methods may be called
+// from several goroutines at once, before, during and after Run; one look is in
+// hand at a time, and a new one ends the one before.
 type Checker struct {
-	config  Config
-	gallery *Gallery
-	changed chan struct{} // one token: order has changed
+	config      Config
+	gallery     *Gallery
+	calibration *Calibration  // nil if there is none
+	changed     chan struct{} // one token: order has changed
 
-	mu     sync.Mutex // guards what follows
-	order  Command    // what the worker is to do
-	lastID uint64
-	look   *look  // nil if nobody is looked at
-	model  string // SHA-256 of the worker's embedder; empty while there is no worker
-	told   device.Sentence
-	state  device.PartState
-	pid    int // of the worker; 0 while there is none
-	starts int
+	mu      sync.Mutex // guards what follows
+	order   Command    // what the worker is to do
+	lastID  uint64
+	look    *look // nil if nobody is looked at
+	sitting sitting
+	suspect bool   // the camera shows a still or a repeated film
+	model   string // SHA-256 of the worker's embedder; empty while there is no worker
+	told    device.Sentence
+	state   device.PartState
+	pid     int // of the worker; 0 while there is none
+	starts  int
 }
 
 // New checks the configuration. It starts nothing.
@@ -62,10 +79,48 @@ func New(config Config, gallery *Gallery) (*Checker, error) {
 	case config.Now == nil || config.Log == nil || gallery == nil:
 		return nil, errors.New("vision: Now, Log and gallery must be set")
 	}
-	return &Checker{
-		config: config, gallery: gallery, changed: make(chan struct{}, 1),
-		order: Command{Do: DoClose},
-	}, nil
+	c := &Checker{config: config, gallery: gallery, changed: make(chan struct{}, 1), order: Command{Do: DoClose}}
+	var err error
+	if c.config.Quality, err = config.Quality.complete(); err != nil {
+		return nil, err
+	}
+	if config.Calibration != "" {
+		if c.calibration, err = LoadCalibration(config.Calibration); err != nil {
+			return nil, fmt.Errorf("vision: calibration = %q: %w", config.Calibration, err)
+		}
+		if d := c.calibration.Duplicate; d != nil && config.DuplicateThreshold == 0 {
+			c.config.DuplicateThreshold = d.Threshold
+		}
+	}
+	if c.config.DuplicateThreshold == 0 {
+		c.config.DuplicateThreshold = standardDuplicate
+	}
+	if d := c.config.DuplicateThreshold; !(d > 0 && d < 1) {
+		return nil, fmt.Errorf("vision: duplicate_threshold = %g: must lie between 0 and 1", d)
+	}
+	return c, nil
+}
+
+// standardDuplicate flags a pair of faces of one session without a
+// calibration.
+const standardDuplicate = 0.6
+
+// Seat says whose faces may be checked from now on: nobody else's template is
+// opened, and what is in memory of anybody else is wiped.
+func (c *Checker) Seat(seats map[attendance.TraineeID]attendance.Seat) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sitting.seat(seats)
+}
+
+// Accept says that the look in hand was taken for its trainee: later faces of
+// the session are compared with this one. Without a look it does nothing.
+func (c *Checker) Accept() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.look != nil && c.look.accept != nil {
+		c.look.accept()
+	}
 }
 
 // Open lets the camera open; frames are thrown away unread. It does not block.
@@ -93,46 +148,110 @@ func (c *Checker) Close() {
 // look with AdviceCamera comes about once a second.
 //
 // The channel is closed early if this trainee's face cannot be checked here:
-// the gallery has no template that the enrolment names, or the worker's
-// embedder is another one.
+// the trainee has no seat with this enrolment, the gallery has no template that
+// the enrolment names, or the worker's embedder is another one.
 func (c *Checker) Verify(ctx context.Context, trainee attendance.TraineeID, enrolment attendance.Enrolment) <-chan attendance.Look {
 	looks := make(chan attendance.Look, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if seat, ok := c.sitting.seats[trainee]; !ok || seat.Enrolment != enrolment {
+		c.config.Log.Warn("nobody to check: not in a session that is open", "enrol", enrolment.Seq)
+		close(looks)
+		return looks
+	}
 	template, err := c.gallery.Load(trainee, enrolment)
 	if err != nil {
 		c.config.Log.Warn("template not usable", "enrol", enrolment.Seq, "err", err)
 		close(looks)
 		return looks
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	v := &verification{
+		checker: c, trainee: trainee, template: template, looks: looks,
+		gate: gate{quality: c.config.Quality},
+	}
 	c.begin(ctx, &look{
-		frame: func(faces []Face, model string) bool {
+		frame: func(a Answer, model string) bool {
 			if model != template.Model {
 				c.config.Log.Warn("template of another embedder", "enrol", enrolment.Seq)
 				return false
 			}
-			offer(looks, verdict(faces, template, c.config.Now()))
+			v.frame(a)
 			return true
 		},
-		blind: func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
-		done:  func() { close(looks) },
+		blind:  func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
+		accept: func() { c.sitting.accept(trainee, v.best, template.Model) },
+		done:   v.end,
 	})
 	return looks
 }
 
-// verdict is what one frame says about the enrolled person.
-func verdict(faces []Face, template Template, at time.Time) attendance.Look {
-	person, advice := Usable(faces)
-	if person < 0 {
-		return attendance.Look{At: at, Advice: advice}
+// verification is one person's look. Its functions are called with Checker.mu
+// held.
+type verification struct {
+	checker  *Checker
+	trainee  attendance.TraineeID
+	template Template
+	looks    chan attendance.Look
+	gate     gate
+	probe    probe
+	best     Embedding // the face, as it matched best
+	score    float64   // of best
+}
+
+// frame says what the newest frame, with those before it, means for the
+// enrolled person.
+func (v *verification) frame(a Answer) {
+	l := attendance.Look{At: v.checker.config.Now()}
+	if a.Code != "" {
+		v.probe.wipe()
+		l.Suspect = a.Code == CodeSuspect
+		if !l.Suspect {
+			l.Advice = attendance.AdviceCamera // black: nobody can do anything about it
+		}
+		offer(v.looks, l)
+		return
 	}
-	f := faces[person]
-	return attendance.Look{At: at, Match: &attendance.Match{
-		Score:    Cosine(template.Embedding, f.Embedding),
-		Quality:  f.Score,
-		Liveness: f.Liveness,
-		Model:    template.Model,
-	}}
+	person, advice := Usable(a.Faces)
+	if person < 0 || len(a.Faces[person].Embedding) == 0 {
+		v.probe.wipe()
+		l.Advice = advice
+		offer(v.looks, l)
+		return
+	}
+	f := a.Faces[person]
+	l.Advice = v.gate.advise(f, a.Width)
+	face, frames := v.probe.add(f)
+	l.Match = v.checker.match(v.trainee, face, v.template)
+	l.Match.Frames, l.Match.Quality, l.Match.Liveness = frames, f.Score, f.Liveness
+	if v.best == nil || l.Match.Score > v.score {
+		clear(v.best)
+		v.best, v.score = face, l.Match.Score
+	} else {
+		clear(face)
+	}
+	offer(v.looks, l)
+}
+
+// end wipes what the look held and closes its channel.
+func (v *verification) end() {
+	v.probe.wipe()
+	clear(v.best)
+	clear(v.template.Embedding)
+	close(v.looks)
+}
+
+// match compares a face with a template and with the faces that were accepted
+// in the same session. The caller holds mu.
+func (c *Checker) match(trainee attendance.TraineeID, face Embedding, template Template) *attendance.Match {
+	m := &attendance.Match{
+		Score: Cosine(template.Embedding, face),
+		Model: template.Model,
+		Like:  c.sitting.like(trainee, face, template.Model, c.config.DuplicateThreshold),
+	}
+	if k := c.calibration; k != nil && k.Verify != nil && k.Embedder == template.Model {
+		m.Threshold, m.Calibration = k.Verify.Threshold, k.ID
+	}
+	return m
 }
 
 // offer puts a look into a channel of one, in place of one that nobody took.
@@ -153,11 +272,12 @@ func offer(looks chan attendance.Look, l attendance.Look) {
 // look is what is done with the frames of one person. Its functions are called
 // one at a time, with Checker.mu held, and not after done.
 type look struct {
-	frame func(faces []Face, model string) bool // false ends the look
-	blind func()                                // a second without a frame
-	done  func()
-	seen  bool // a frame came since the last tick of blindness
-	stop  func() bool
+	frame  func(a Answer, model string) bool // false ends the look
+	blind  func()                            // a second without a frame
+	accept func()                            // nil if nothing can be accepted
+	done   func()
+	seen   bool // a frame came since the last tick of blindness
+	stop   func() bool
 }
 
 // begin replaces the look in hand. The caller holds mu.
@@ -232,14 +352,14 @@ func (c *Checker) Capture(ctx context.Context, frames int) (Capture, error) {
 		return Capture{}, ErrBusy
 	}
 	c.begin(ctx, &look{
-		frame: func(faces []Face, model string) bool {
-			person, _ := Usable(faces)
-			if person < 0 || faces[person].Embedding == nil {
+		frame: func(a Answer, model string) bool {
+			person, _ := Usable(a.Faces)
+			if person < 0 || a.Faces[person].Embedding == nil {
 				return true
 			}
-			f := faces[person]
+			f := a.Faces[person]
 			if first == nil || model != got.Template.Model || Cosine(first, f.Embedding) < samePerson {
-				got, first, sum = Capture{Template: Template{Model: model}}, f.Embedding, make(Embedding, len(f.Embedding))
+				got, first, sum = Capture{Template: Template{Model: model}}, append(Embedding(nil), f.Embedding...), make(Embedding, len(f.Embedding))
 			}
 			for i, x := range f.Embedding {
 				sum[i] += x
@@ -330,9 +450,33 @@ func (c *Checker) frame(a Answer) {
 		return
 	}
 	c.look.seen = true
-	if !c.look.frame(a.Faces, c.model) {
+	defer wipeFaces(a.Faces)
+	if !c.look.frame(a, c.model) {
 		c.end()
 		c.command(DoOpen)
+	}
+}
+
+// wipeFaces forgets the vectors of a frame.
+func wipeFaces(faces []Face) {
+	for _, f := range faces {
+		clear(f.Embedding)
+		clear(f.Mirrored)
+	}
+}
+
+// suspects notes whether the camera shows a still or a repeated film, and tells
+// when it begins to.
+func (c *Checker) suspects(now bool) {
+	c.mu.Lock()
+	began := now && !c.suspect
+	c.suspect = now
+	c.mu.Unlock()
+	if began {
+		c.config.Log.Warn("camera suspect")
+		if c.config.Suspect != nil {
+			c.config.Suspect()
+		}
 	}
 }
 

@@ -65,6 +65,7 @@ type booth struct {
 	mu       sync.Mutex // guards what follows
 	states   []device.PartState
 	previews int
+	seats    map[attendance.TraineeID]attendance.Seat
 }
 
 // lines keeps what was logged.
@@ -158,7 +159,23 @@ func (b *booth) enrol(t *testing.T, trainee attendance.TraineeID, p simulator.Pe
 	pending, err := b.gallery.Prepare(trainee, got.Template)
 	require.NoError(t, err)
 	require.NoError(t, pending.Commit())
-	return attendance.Enrolment{Seq: 1, Model: got.Template.Model, Salt: pending.Salt, Hash: pending.Hash}
+	enrolment := attendance.Enrolment{Seq: 1, Model: got.Template.Model, Salt: pending.Salt, Hash: pending.Hash}
+	b.seat(trainee, enrolment)
+	return enrolment
+}
+
+// seat lets a trainee into the session that is open.
+func (b *booth) seat(trainee attendance.TraineeID, enrolment attendance.Enrolment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seats := map[attendance.TraineeID]attendance.Seat{trainee: {Session: "s-1", Enrolment: enrolment}}
+	for id, s := range b.seats {
+		if id != trainee {
+			seats[id] = s
+		}
+	}
+	b.seats = seats
+	b.checker.Seat(seats)
 }
 
 // until takes looks until one is as wanted.
@@ -294,6 +311,9 @@ func TestNewRefuses(t *testing.T) {
 		"no configuration": {func(c *vision.Config) { c.WorkerConfig = "" }, `worker_config = ""`},
 		"no clock":         {func(c *vision.Config) { c.Now = nil }, "must be set"},
 		"no log":           {func(c *vision.Config) { c.Log = nil }, "must be set"},
+		"no calibration":   {func(c *vision.Config) { c.Calibration = "none.json" }, `calibration = "none.json"`},
+		"no likeness":      {func(c *vision.Config) { c.DuplicateThreshold = 1.5 }, "duplicate_threshold = 1.5"},
+		"no quality":       {func(c *vision.Config) { c.Quality.MostTurn = 120 }, "quality.most_turn = 120"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := whole
@@ -309,14 +329,21 @@ func TestAFaceThatCannotBeCheckedEndsItsLooks(t *testing.T) {
 	enrolment := b.enrol(t, "t1", b.people[0])
 	other := enrolment
 	other.Hash = "AAAA"
-	for range b.checker.Verify(t.Context(), "t1", other) {
-		assert.Fail(t, "a look without the template on record")
+	for name, seated := range map[string]bool{"not in an open session": false, "not the template on record": true} {
+		if seated {
+			b.seat("t1", other)
+		}
+		for range b.checker.Verify(t.Context(), "t1", other) {
+			assert.Fail(t, "a look", name)
+		}
 	}
 	// A template of another embedder, well sealed and on record, is found out at the first frame.
 	pending, err := b.gallery.Prepare("t2", vision.Template{Model: "other", Embedding: vision.Embedding{1, 2}})
 	require.NoError(t, err)
 	require.NoError(t, pending.Commit())
-	for l := range b.checker.Verify(t.Context(), "t2", attendance.Enrolment{Model: "other", Salt: pending.Salt, Hash: pending.Hash}) {
+	strange := attendance.Enrolment{Model: "other", Salt: pending.Salt, Hash: pending.Hash}
+	b.seat("t2", strange)
+	for l := range b.checker.Verify(t.Context(), "t2", strange) {
 		assert.Nil(t, l.Match)
 	}
 }

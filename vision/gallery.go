@@ -175,6 +175,7 @@ func (g *Gallery) Load(trainee attendance.TraineeID, enrolment attendance.Enrolm
 	if err != nil {
 		return Template{}, fmt.Errorf("%w: %w", ErrNoTemplate, err)
 	}
+	defer clear(plain)
 	e, err := embeddingOf(plain)
 	if err != nil {
 		return Template{}, fmt.Errorf("%w: %w", ErrNoTemplate, err)

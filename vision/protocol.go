@@ -82,7 +82,7 @@ type Answer struct {
 	Faces []Face  // frame, picture: best first; in a picture every face is embedded
 	Took  Times   // frame, picture
 
-	Width, Height int // picture: pixels, as it is seen (turned as its EXIF says)
+	Width, Height int // frame, picture: pixels, as it is seen (turned as its EXIF says)
 
 	JPEG []byte // preview: 320x240
 

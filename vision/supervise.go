@@ -238,6 +238,7 @@ func (c *Checker) take(p *process, a Answer) error {
 			return nil
 		}
 		p.open = true
+		c.suspects(a.Code == CodeSuspect)
 		p.expect(frameDeadline)
 		if a.Code == "" {
 			c.report(device.StateOK, device.Sentence{})

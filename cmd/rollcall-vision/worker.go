@@ -206,7 +206,11 @@ func (w *worker) frame(s shot, due *time.Time) error {
 		return err
 	}
 	age := float64(time.Since(s.taken)) / float64(time.Millisecond)
-	w.answer(vision.Answer{Kind: vision.KindFrame, ID: s.order.ID, AgeMS: age, Faces: faces, Took: took, Code: s.code, Text: s.text})
+	width, height := s.picture.Size()
+	w.answer(vision.Answer{
+		Kind: vision.KindFrame, ID: s.order.ID, AgeMS: age, Faces: faces, Took: took,
+		Width: width, Height: height, Code: s.code, Text: s.text,
+	})
 	if s.taken.Before(*due) {
 		return nil
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"rollcall/attendance"
-	"rollcall/cmd/internal/tomlfile"
 	"rollcall/reader"
 	"rollcall/reader/pcsc"
 )
@@ -21,49 +20,28 @@ const readLimit = 10 * time.Second
 // cardFlags are what reading and recording have in common.
 type cardFlags struct {
 	*flag.FlagSet
-	config, reader, profile *string
+	reader, profile *string
 }
 
 func newCardFlags(name string) cardFlags {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	return cardFlags{f,
-		configFlag(f),
 		f.String("reader", "", "the slot's name, as rollcall reader list gives it"),
 		f.String("profile", "", "a card profile: cn-ssc, cn-ssc-short or a file"),
 	}
 }
 
-func configFlag(f *flag.FlagSet) *string {
-	return f.String("config", "", "the terminal's configuration, whose [cards] says profile, slots and security module")
-}
-
-// cardConfig reads the table [cards] of a terminal's configuration; without a
-// file the defaults hold.
-func cardConfig(file string) (c pcsc.Config, err error) {
-	if file != "" {
-		err = tomlfile.LoadTable(file, "cards", &c)
-	}
-	return c, err
-}
-
 // open gives the card and the profile to read it by.
-func (f cardFlags) open() (*pcsc.Opened, *reader.Profile, pcsc.Config, error) {
-	cfg, err := cardConfig(*f.config)
+func (f cardFlags) open() (*pcsc.Opened, *reader.Profile, error) {
+	profile, err := reader.LoadProfile(*f.profile)
 	if err != nil {
-		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	if *f.profile != "" {
-		cfg.Profile = *f.profile
-	}
-	profile, err := reader.LoadProfile(cfg.Profile)
+	card, err := pcsc.Open(pcsc.Config{}, *f.reader)
 	if err != nil {
-		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	card, err := pcsc.Open(cfg, *f.reader)
-	if err != nil {
-		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return card, profile, cfg, nil
+	return card, profile, nil
 }
 
 // reading is what reading a card gave, as JSON prints it.
@@ -72,7 +50,6 @@ type reading struct {
 	Profile  string               `json:"profile"`
 	Kind     string               `json:"kind,omitempty"`
 	Level    attendance.CardLevel `json:"level,omitempty"`
-	Doubt    string               `json:"doubt,omitempty"` // why the level is not higher
 	Partial  bool                 `json:"partial"`
 	Spec     string               `json:"spec_version,omitempty"`
 	Ident    string               `json:"card_ident,omitempty"`
@@ -94,30 +71,24 @@ type step struct {
 	MS     float64 `json:"ms"`
 }
 
-// stopwatch times the commands of a reading.
+// stopwatch times the commands of a reading; a reader.Transmitter.
 type stopwatch struct {
+	reader.Transmitter
 	profile *reader.Profile
 	steps   []step
 	inside  time.Duration
 }
 
-// watched is a chip whose commands a stopwatch times; a reader.Transmitter.
-type watched struct {
-	reader.Transmitter
-	watch *stopwatch
-	chip  string // before each step
-}
-
-func (w watched) Transmit(command []byte) ([]byte, error) {
+func (s *stopwatch) Transmit(command []byte) ([]byte, error) {
 	began := time.Now()
-	answer, err := w.Transmitter.Transmit(command)
+	answer, err := s.Transmitter.Transmit(command)
 	took := time.Since(began)
-	w.watch.inside += took
+	s.inside += took
 	status := "no answer"
 	if n := len(answer); err == nil && n >= 2 {
 		status = fmt.Sprintf("%X", answer[n-2:])
 	}
-	w.watch.steps = append(w.watch.steps, step{w.chip + w.watch.profile.Step(command), status, milliseconds(took)})
+	s.steps = append(s.steps, step{s.profile.Step(command), status, milliseconds(took)})
 	return answer, err
 }
 
@@ -132,37 +103,22 @@ func cardRead(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := parse(flags.FlagSet, args, 0); err != nil {
 		return err
 	}
-	opened, profile, cfg, err := flags.open()
+	card, profile, err := flags.open()
 	if err != nil {
 		return err
 	}
-	defer opened.Close()
-	watch := &stopwatch{profile: profile}
-	card := reader.NewCard(watched{opened, watch, ""})
-	card.ATR = opened.Slot.ATR
-	if cfg.PSAM.Slot != "" {
-		module, err := pcsc.OpenPSAM(cfg)
-		if err != nil {
-			return fmt.Errorf("card read: %w", err)
-		}
-		defer module.Close()
-		if card.PSAM, err = reader.NewPSAM(watched{module, watch, "module: "}, cfg.PSAM.PSAMConfig); err != nil {
-			return fmt.Errorf("card read: %w", err)
-		}
-	}
+	defer card.Close()
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
+	watch := &stopwatch{Transmitter: card, profile: profile}
 	began := time.Now()
-	cred, err := card.Read(ctx, profile)
+	cred, err := reader.NewCard(watch).Read(ctx, profile)
 	r := reading{
-		Reader: opened.Slot.Name, Profile: profile.Name, Masked: !*show, Fault: reader.FaultOf(err),
+		Reader: card.Slot.Name, Profile: profile.Name, Masked: !*show, Fault: reader.FaultOf(err),
 		Steps: watch.steps, CardMS: milliseconds(watch.inside), TotalMS: milliseconds(time.Since(began)),
 	}
 	if err == nil {
 		r.take(cred)
-	}
-	if doubt := card.Doubt(); doubt != nil {
-		r.Doubt = doubt.Error()
 	}
 	if *asJSON {
 		if jsonErr := printJSON(stdout, r); jsonErr != nil {
@@ -172,7 +128,7 @@ func cardRead(ctx context.Context, args []string, stdout io.Writer) error {
 		r.print(stdout)
 	}
 	if err != nil {
-		return fmt.Errorf("card read: reader %q: %w", opened.Slot.Name, err)
+		return fmt.Errorf("card read: reader %q: %w", card.Slot.Name, err)
 	}
 	return nil
 }
@@ -216,7 +172,6 @@ func (r *reading) print(w io.Writer) {
 	line("profile", r.Profile)
 	if r.Fault == "" {
 		line("level", fmt.Sprintf("%s: %s", r.Level, levels[r.Level]))
-		line("no higher", r.Doubt)
 		line("version", r.Spec)
 		line("ident", r.Ident)
 		line("card no", r.CardNo)
@@ -245,7 +200,7 @@ func cardRecord(ctx context.Context, args []string, stdout io.Writer) (err error
 	if err := parse(flags.FlagSet, args, 1); err != nil {
 		return err
 	}
-	card, profile, _, err := flags.open()
+	card, profile, err := flags.open()
 	if err != nil {
 		return err
 	}

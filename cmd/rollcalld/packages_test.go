@@ -65,6 +65,9 @@ type nobody struct{}
 func (nobody) Show(attendance.Screen) {}
 func (nobody) Open()                  {}
 func (nobody) Close()                 {}
+func (nobody) Accept()                {}
+
+func (nobody) Seat(map[attendance.TraineeID]attendance.Seat) {}
 func (nobody) Verify(context.Context, attendance.TraineeID, attendance.Enrolment) <-chan attendance.Look {
 	return nil
 }

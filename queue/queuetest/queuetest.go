@@ -53,7 +53,7 @@ func Config(dir string) queue.Config {
 // Record is the n-th of many different records.
 func Record(n int) attendance.Record {
 	return attendance.NewRecord(attendance.TypeFault, attendance.FaultBody{
-		Part: "reader", Code: attendance.FaultRemoved, Tapped: "2026-11-21T08:30:00.000Z", Reader: fmt.Sprintf("reader %d", n),
+		Part: "reader", Code: string(attendance.FaultRemoved), Tapped: "2026-11-21T08:30:00.000Z", Reader: fmt.Sprintf("reader %d", n),
 	})
 }
 
