@@ -37,12 +37,14 @@ var arrows = map[string][]string{
 	"centre":          {"attendance", "queue/chain"},
 	"simulator":       {"attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "vision/opencv", "queue", "queue/chain", "queue/mqtt", "centre"},
 
+	"centre/centretest": {},
+
 	"cmd/internal/tomlfile": {},
 	"cmd/internal/control":  {"attendance", "device"},
 
 	"cmd/rollcalld":       {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "queue", "queue/chain", "queue/mqtt"},
 	"cmd/rollcall-vision": {"cmd/internal/tomlfile", "vision", "vision/opencv"},
-	"cmd/rollcall":        {"cmd/internal/control", "attendance", "device", "reader", "reader/pcsc", "vision", "vision/evaluate", "queue", "queue/chain"},
+	"cmd/rollcall":        {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "reader", "reader/pcsc", "vision", "vision/evaluate", "queue", "queue/chain"},
 	"cmd/rollcall-centre": {"cmd/internal/tomlfile", "attendance", "queue/chain", "centre"},
 	"cmd/rollcall-sim":    {"attendance", "device", "queue", "queue/chain", "centre", "simulator"},
 }

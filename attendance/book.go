@@ -15,6 +15,7 @@ type Book struct {
 	packages   map[ClassID]string      // SHA-256 of the last accepted, lower-case hex
 	codes      map[string]uint64       // seq of the first record that carries a class code's nonce
 	pending    map[string]uint64       // seq of the first pending record of a hash
+	command    uint64                  // highest serial of a command that was answered
 	used       map[TraineeID]uint64    // seq of the enrol record that the last match relied on
 }
 
@@ -67,6 +68,12 @@ func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 			return err
 		}
 		b.packages[p.Class] = p.SHA256
+	case TypeAdmin:
+		a, err := ReadBody[AdminBody](raw)
+		if err != nil {
+			return err
+		}
+		b.command = max(b.command, a.Serial)
 	case TypePending:
 		p, err := ReadBody[PendingBody](raw)
 		if err != nil {
@@ -129,6 +136,10 @@ func (b *Book) Pending(hash string) (seq uint64, ok bool) {
 	seq, ok = b.pending[hash]
 	return seq, ok
 }
+
+// LastCommand is the highest serial of a command that a record answers; 0 if
+// there is none.
+func (b *Book) LastCommand() uint64 { return b.command }
 
 // Count tells how many have checked in to a session.
 func (b *Book) Count(s SessionID) int { return b.counts[s] }

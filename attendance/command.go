@@ -46,10 +46,11 @@ type Resend struct {
 	Seq uint64 `json:"seq"`
 }
 
-// Erase asks for the end of a trainee's face template.
+// Erase asks for the end of a trainee's face template. Reason is centre, or
+// consent if the trainee withdrew it there.
 type Erase struct {
-	Trainee TraineeID `json:"trainee"`
-	Reason  string    `json:"reason"`
+	Trainee TraineeID      `json:"trainee"`
+	Reason  WithdrawReason `json:"reason"`
 }
 
 // Correct says what a record should have said. The record stays as it is.
@@ -173,8 +174,8 @@ func (c Command) check() error {
 	switch {
 	case c.Resend != nil && c.Resend.Log == "":
 		return refuse(CommandArgument, "resend names no log")
-	case c.Erase != nil && (c.Erase.Trainee == "" || !validReason(c.Erase.Reason)):
-		return refuse(CommandArgument, "erase needs a trainee and a reason of at most %d characters", maxReason)
+	case c.Erase != nil && (c.Erase.Trainee == "" || c.Erase.Reason != WithdrawCentre && c.Erase.Reason != WithdrawConsent):
+		return refuse(CommandArgument, "erase needs a trainee and the reason centre or consent")
 	case c.Correct != nil && !c.Correct.valid():
 		return refuse(CommandArgument, "correct needs log, seq, hash, a decision that a correction may make, operator, and a reason of at most %d characters", maxReason)
 	}

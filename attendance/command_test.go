@@ -18,17 +18,18 @@ func TestParseCommand(t *testing.T) {
 		want       CommandReason // "" if it is taken
 	}{
 		{"resend", `"kind":"resend","resend":{"log":"t-1/aa","seq":0}}`, ""},
-		{"erase", `"kind":"erase","erase":{"trainee":"T1","reason":"withdrawn"}}`, ""},
+		{"erase", `"kind":"erase","erase":{"trainee":"T1","reason":"consent"}}`, ""},
 		{"rotate", `"kind":"rotate_key"}`, ""},
 		{"correct", correct + `}`, ""},
 		{"a kind of the future", `"kind":"reboot"}`, CommandUnknown},
 		{"no kind", `"resend":{"log":"a","seq":1}}`, CommandUnknown},
 		{"argument missing", `"kind":"erase"}`, CommandArgument},
-		{"argument of another kind", `"kind":"rotate_key","erase":{"trainee":"T1","reason":"r"}}`, CommandArgument},
-		{"two arguments", correct + `,"erase":{"trainee":"T1","reason":"r"}}`, CommandArgument},
+		{"argument of another kind", `"kind":"rotate_key","erase":{"trainee":"T1","reason":"centre"}}`, CommandArgument},
+		{"two arguments", correct + `,"erase":{"trainee":"T1","reason":"centre"}}`, CommandArgument},
 		{"an unknown name", `"kind":"rotate_key","also":1}`, CommandArgument},
-		{"an unknown name inside", `"kind":"erase","erase":{"trainee":"T1","reason":"r","all":true}}`, CommandArgument},
-		{"no trainee", `"kind":"erase","erase":{"trainee":"","reason":"r"}}`, CommandArgument},
+		{"an unknown name inside", `"kind":"erase","erase":{"trainee":"T1","reason":"centre","all":true}}`, CommandArgument},
+		{"no trainee", `"kind":"erase","erase":{"trainee":"","reason":"centre"}}`, CommandArgument},
+		{"a reason that the centre does not have", `"kind":"erase","erase":{"trainee":"T1","reason":"operator"}}`, CommandArgument},
 		{"no reason", strings.Replace(correct, "tapped for another", "", 1) + `}`, CommandArgument},
 		{"a long reason", strings.Replace(correct, "tapped for another", strings.Repeat("长", 201), 1) + `}`, CommandArgument},
 		{"a decision that is none", strings.Replace(correct, "void", "duplicate", 1) + `}`, CommandArgument},
@@ -66,7 +67,7 @@ func reasonOf(err error) CommandReason {
 
 func FuzzParseCommand(f *testing.F) {
 	f.Add([]byte(commandHead + `"kind":"rotate_key"}`))
-	f.Add([]byte(commandHead + `"kind":"erase","erase":{"trainee":"T1","reason":"r"}}`))
+	f.Add([]byte(commandHead + `"kind":"erase","erase":{"trainee":"T1","reason":"centre"}}`))
 	f.Add([]byte(`{"v":2,"tenant":"demo","terminal":"t-1","serial":9}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		c, err := ParseCommand(payload)

@@ -46,7 +46,7 @@ func (c *Centre) Admit(ctx context.Context, request []byte) (chain.Admission, er
 		if err != nil {
 			return none, fmt.Errorf("admitting %s: %w", req.id, err)
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO terminals (id, ledger, uplink_key, sealing, admitted) VALUES (?, ?, ?, ?, ?)",
+		_, err = tx.ExecContext(ctx, "INSERT INTO terminals (id, ledger, uplink_key, sealing, admitted) VALUES ($1, $2, $3, $4, $5)",
 			string(known.ID), known.Ledger, known.UplinkKey, known.Sealing, millis(c.now()))
 		if err != nil {
 			return none, fmt.Errorf("admitting %s: %w", req.id, err)

@@ -70,7 +70,7 @@ func (c *Centre) Code(ctx context.Context, r CodeRequest) (string, error) {
 // lastPackage gives the package of a class that a terminal was sent last.
 func (c *Centre) lastPackage(ctx context.Context, id chain.TerminalID, class attendance.ClassID) (*attendance.Package, error) {
 	var jws []byte
-	err := c.db.QueryRowContext(ctx, "SELECT jws FROM packages WHERE terminal = ? AND class = ? ORDER BY serial DESC LIMIT 1",
+	err := c.db.QueryRowContext(ctx, "SELECT jws FROM packages WHERE terminal = $1 AND class = $2 ORDER BY serial DESC LIMIT 1",
 		string(id), string(class)).Scan(&jws)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("%w: terminal %s was never sent this class: publish its package first", ErrCode, id)

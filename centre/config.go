@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"time"
 	_ "time/tzdata" // class files are read in their own zone on machines without a zone database
@@ -17,9 +18,18 @@ type Config struct {
 	// topic and admission: letters, digits and hyphens, at most 64. Terminals
 	// admitted under one tenant cannot speak under another.
 	Tenant string `toml:"tenant"`
-	// Dir holds keys/ and centre.db. Default /var/lib/rollcall-centre. Whoever
+	// Dir holds keys/ and, with SQLite, centre.db. Default /var/lib/rollcall-centre. Whoever
 	// can read keys/ can speak for the centre.
 	Dir string `toml:"dir"`
+	// Database is where records are kept: "sqlite" (centre.db in Dir; for one
+	// machine) or the address of a PostgreSQL database, such as
+	// postgres://rollcall@db.example:5432/rollcall?sslmode=verify-full, which any
+	// number of centres with copies of one Dir may serve from. Default sqlite.
+	Database string `toml:"database"`
+	// DatabasePassword is the path of a file with the password of the user that
+	// Database names; the address itself may hold none. Default none, for
+	// servers that know the user by other means.
+	DatabasePassword string `toml:"database_password"`
 	// Names are the host names and addresses that terminals dial; init writes
 	// them into the TLS server certificate, and a later change has no effect.
 	// Default localhost, 127.0.0.1, ::1: good for terminals on the same machine
@@ -43,6 +53,9 @@ func (c Config) withDefaults() Config {
 	if c.Dir == "" {
 		c.Dir = "/var/lib/rollcall-centre"
 	}
+	if c.Database == "" {
+		c.Database = sqliteName
+	}
 	if len(c.Names) == 0 {
 		c.Names = []string{"localhost", "127.0.0.1", "::1"}
 	}
@@ -59,6 +72,9 @@ func (c Config) check() error {
 	if _, err := c.zone(); err != nil {
 		return err
 	}
+	if err := c.checkDatabase(); err != nil {
+		return err
+	}
 	if c.Listen != "" && c.Broker != "" {
 		return errors.New("listen and broker are both set: the centre serves on its own listener or through a broker, remove one")
 	}
@@ -69,6 +85,26 @@ func (c Config) check() error {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("%s = %q: must be host:port, such as 127.0.0.1:8883", key, address)
 		}
+	}
+	return nil
+}
+
+// sqliteName is the database in a file of this machine.
+const sqliteName = "sqlite"
+
+func (c Config) checkDatabase() error {
+	if c.Database == sqliteName {
+		if c.DatabasePassword != "" {
+			return errors.New("database_password is set and database is sqlite, which has none: remove one")
+		}
+		return nil
+	}
+	address, err := url.Parse(c.Database)
+	if err != nil || address.Scheme != "postgres" && address.Scheme != "postgresql" {
+		return errors.New("database: must be sqlite, or an address such as postgres://user@host:5432/name") // it is not quoted: it may hold a password
+	}
+	if _, has := address.User.Password(); has || address.Query().Has("password") {
+		return errors.New("database holds a password, which others can read here: put it into a file and name that with database_password")
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ type storedPackage struct {
 // not expired, of those stored after a row.
 func (c *Centre) packagesAfter(ctx context.Context, last int64) ([]storedPackage, error) {
 	rows, err := c.db.QueryContext(ctx, `SELECT id, terminal, class, serial, jws FROM packages p
-		WHERE id > ? AND expires > ? AND NOT EXISTS
+		WHERE id > $1 AND expires > $2 AND NOT EXISTS
 			(SELECT 1 FROM packages n WHERE n.terminal = p.terminal AND n.class = p.class AND n.serial > p.serial)
 		ORDER BY id`, last, millis(c.now()))
 	if err != nil {

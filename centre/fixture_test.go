@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -25,8 +26,11 @@ import (
 
 	"rollcall/attendance"
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/queue/chain"
 )
+
+func TestMain(m *testing.M) { os.Exit(centretest.Main(m)) }
 
 // today is when the tests happen: a day with sessions of the sample class.
 var today = time.Date(2026, 11, 22, 9, 0, 0, 0, time.FixedZone("", 8*3600))
@@ -59,6 +63,21 @@ func newCentre(t testing.TB, change ...func(*centre.Config)) (*centre.Centre, ce
 	require.NoError(t, centre.Init(cfg, time.Now()))
 	log := &logBuffer{}
 	return open(t, cfg, log), cfg, log
+}
+
+// databases are those that a centre can keep its records in; each test of the
+// store runs on both.
+func onEachDatabase(t *testing.T, test func(t *testing.T, on func(*centre.Config))) {
+	t.Run("sqlite", func(t *testing.T) { test(t, func(*centre.Config) {}) })
+	t.Run("postgres", func(t *testing.T) { test(t, onPostgres(t)) })
+}
+
+// onPostgres gives each centre that is made with it an empty database.
+func onPostgres(t testing.TB) func(*centre.Config) {
+	return func(cfg *centre.Config) {
+		db := centretest.Postgres(t)
+		cfg.Database, cfg.DatabasePassword = db.Address, db.PasswordFile
+	}
 }
 
 func open(t testing.TB, cfg centre.Config, log *logBuffer) *centre.Centre {

@@ -2,12 +2,11 @@ package centre
 
 import (
 	"context"
-	"crypto/sha256"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 
 	"rollcall/attendance"
 	"rollcall/queue/chain"
@@ -17,23 +16,14 @@ import (
 // (set aside, or known to be useless): sending it again will not help.
 var ErrRefused = errors.New("batch refused")
 
-// The kinds of alarm. An alarm is a row that a person looks at.
-const (
-	alarmEpochBreak  = "epoch_break"    // a known terminal began a new log: a tail may be lost
-	alarmFork        = "log_fork"       // other bytes for a record that is stored
-	alarmRefused     = "batch_refused"  // a batch that is no batch, or not signed by its terminal
-	alarmGap         = "gap"            // records before the batch never came, or this centre lost them
-	alarmNoEnrolment = "face_unfounded" // a face match that names no enrolment of that trainee
-	alarmBody        = "body"           // a record whose body cannot be read
-)
-
 // maxQuarantine bounds what one terminal can fill of the quarantine, in
 // batches. What comes after is counted in the log only.
 const maxQuarantine = 200
 
 // Ingest takes in one batch (see [chain.FormBatch]) that came from a terminal
 // whose certificate has been checked. When it returns a receipt and no error,
-// everything up to the receipt is on disk.
+// everything up to the receipt is on disk, but for what the terminal itself
+// said that it lost.
 //
 // A batch that was not expected (sent again, or ahead of what is stored) gives
 // the current receipt. So does a batch that is refused, if there is a receipt
@@ -41,404 +31,167 @@ const maxQuarantine = 200
 // other error says that the store did not take it: no acknowledgement may be
 // sent, the terminal will send it again.
 //
-// In one transaction, which holds the database's only write lock:
+// First the batch must be of this terminal, and its head signed by its key.
+// Then, in one transaction with other batches that wait:
 //
-//  1. the terminal's certificate and the log's watermark are read;
-//  2. the batch must be of this terminal, and its head signed by its key;
-//  3. what is stored already must be the same bytes;
-//  4. what is new must continue the chain at the watermark, and is inserted;
-//  5. the watermark moves, and the receipt for it is signed and stored.
+//  1. the log's watermark is read and locked;
+//  2. what is stored already must be the same bytes;
+//  3. what is new must continue the chain at the watermark, or begin after
+//     records that the terminal named in a gap record;
+//  4. what the new records claim is compared with what is stored;
+//  5. they are inserted, the watermark moves, and the receipt for it is signed
+//     and stored.
 func (c *Centre) Ingest(ctx context.Context, id chain.TerminalID, payload []byte) ([]byte, error) {
-	in := intake{centre: c, terminal: id, payload: payload}
-	in.batch, in.malformed = chain.ParseBatch(payload)
-	tx, err := c.db.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, fmt.Errorf("storing a batch of %s: %w", id, err)
+	in := &intake{terminal: id, payload: payload, turn: make(chan bool, 1)}
+	if err := c.look(ctx, in); err != nil {
+		return nil, err
 	}
-	defer tx.Rollback()
-	in.tx = tx
-	receipt, err := in.take(ctx)
-	refused := errors.Is(err, ErrRefused)
-	if err != nil && !refused {
-		return nil, fmt.Errorf("storing a batch of %s: %w", id, err)
-	}
-	if err := tx.Commit(); err != nil {
-		return nil, fmt.Errorf("storing a batch of %s: %w", id, err)
+	c.arrive(ctx, in)
+	if in.failed != nil {
+		return nil, fmt.Errorf("storing a batch of %s: %w", id, in.failed)
 	}
 	for _, a := range in.alarms {
-		c.log.WarnContext(ctx, "alarm raised", "kind", a.kind, "terminal", string(id), "log", string(a.log), "seq", uint64(a.seq), "detail", a.detail)
+		c.logAlarm(ctx, id, a)
 	}
-	if in.stored > 0 {
+	if n := len(in.fresh); n > 0 {
 		c.log.InfoContext(ctx, "batch stored", "terminal", string(id), "log", string(in.batch.Log()),
-			"first", uint64(in.batch.Last())-uint64(in.stored)+1, "last", uint64(in.batch.Last()))
+			"first", uint64(in.batch.Last())-uint64(n)+1, "last", uint64(in.batch.Last()))
 	}
-	return receipt, err
+	return in.receipt, in.refused
 }
 
-// intake is the taking in of one batch: one transaction.
+// intake is one batch on its way into the store.
 type intake struct {
-	centre    *Centre
-	terminal  chain.TerminalID
-	payload   []byte
-	batch     chain.Batch
-	malformed error // why payload is no batch
-	tx        *sql.Tx
+	terminal chain.TerminalID
+	payload  []byte
+	batch    chain.Batch
+	bad      *alarm // why it is not the terminal's own word
 
-	mark   watermark
-	alarms []alarm
-	stored int
+	turn   chan bool // true: yours is the next group; false: it is done
+	failed error     // the store did not take it
+	outcome
+}
+
+// outcome is what became of a batch in a transaction that was committed.
+type outcome struct {
+	receipt []byte
+	refused error // wraps ErrRefused
+	alarms  []alarm
+	mark    watermark // as it was before
+	fresh   []chain.Entry
 }
 
 // watermark is up to where a log is stored. The zero watermark stands before
 // line 1.
 type watermark struct {
-	seq  chain.Seq
-	hash chain.Hash
-}
-
-type alarm struct {
-	kind   string
-	log    chain.LogID
 	seq    chain.Seq
-	detail string
+	hash   chain.Hash
+	forked chain.Seq // the last record for which a log_fork is open; 0 if none
 }
 
-func (in *intake) take(ctx context.Context) ([]byte, error) {
-	known, err := findTerminal(ctx, in.tx, in.terminal)
+// look checks all that needs no lock.
+func (c *Centre) look(ctx context.Context, in *intake) error {
+	known, err := findTerminal(ctx, c.db, in.terminal)
 	if errors.Is(err, ErrUnknownTerminal) {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("storing a batch of %s: %w", in.terminal, err)
 	}
-	if in.malformed != nil {
-		return in.refuse(ctx, alarm{kind: alarmRefused, detail: in.malformed.Error()})
+	if in.batch, err = chain.ParseBatch(in.payload); err != nil {
+		in.bad = &alarm{kind: AlarmRefused, detail: err.Error()}
+		return nil
 	}
-	if why := in.forged(known); why != nil {
-		return in.refuse(ctx, alarm{kind: alarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()})
+	if in.batch.Last() > math.MaxInt64 {
+		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), detail: "its record numbers are beyond all counting"}
+	} else if why := c.forged(known, in.batch); why != nil {
+		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()}
 	}
-	if err := in.readWatermark(ctx); err != nil {
-		return nil, err
-	}
-	if in.batch.First() > in.mark.seq+1 {
-		return in.ahead(ctx)
-	}
-	fork, err := in.fork(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if fork > 0 {
-		return in.refuse(ctx, alarm{kind: alarmFork, log: in.batch.Log(), seq: fork,
-			detail: "the terminal sent other bytes than are stored: two boxes with one identity, an older image, or a changed record"})
-	}
-	if in.batch.Last() <= in.mark.seq {
-		return in.currentReceipt(ctx)
-	}
-	return in.store(ctx)
+	return nil
 }
 
 // forged reports why a batch is not this terminal's own word.
-func (in *intake) forged(known terminal) error {
-	if in.batch.Log().Terminal() != in.terminal {
-		return fmt.Errorf("it is of terminal %s", in.batch.Log().Terminal())
+func (c *Centre) forged(known terminal, batch chain.Batch) error {
+	if batch.Log().Terminal() != known.ID {
+		return fmt.Errorf("it is of terminal %s", batch.Log().Terminal())
 	}
 	cert, err := chain.ParseCertificate(known.Ledger)
 	if err != nil {
 		return err
 	}
-	key, err := in.centre.keys.trust().LedgerKey(cert, in.terminal)
+	key, err := c.keys.trust().LedgerKey(cert, known.ID)
 	if err != nil {
 		return err
 	}
-	_, err = in.batch.Check(key)
+	_, err = batch.Check(key)
 	return err
-}
-
-func (in *intake) readWatermark(ctx context.Context) error {
-	var hash []byte
-	err := in.tx.QueryRowContext(ctx, "SELECT seq, hash FROM watermarks WHERE log = ?", string(in.batch.Log())).Scan(&in.mark.seq, &hash)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	in.mark.hash = chain.Hash(hash)
-	return err
-}
-
-// ahead answers a batch that leaves out records: the receipt tells the
-// terminal where to go on.
-func (in *intake) ahead(ctx context.Context) ([]byte, error) {
-	detail := fmt.Sprintf("the terminal sent %d, stored is up to %d", in.batch.First(), in.mark.seq)
-	if err := in.raise(ctx, alarm{kind: alarmGap, log: in.batch.Log(), seq: in.mark.seq + 1, detail: detail}); err != nil {
-		return nil, err
-	}
-	return in.currentReceipt(ctx)
-}
-
-// fork gives the first record that is stored with other bytes, or that does
-// not continue what is stored; 0 if there is none.
-func (in *intake) fork(ctx context.Context) (chain.Seq, error) {
-	for i, e := range in.batch.Entries {
-		if e.Seq == in.mark.seq+1 {
-			if e.Prev != in.mark.hash {
-				return e.Seq, nil
-			}
-			return 0, nil // ParseBatch has checked that the rest follows
-		}
-		var hash []byte
-		err := in.tx.QueryRowContext(ctx, "SELECT hash FROM records WHERE log = ? AND seq = ?", string(e.Log), uint64(e.Seq)).Scan(&hash)
-		if err != nil {
-			return 0, err
-		}
-		if chain.Hash(hash) != chain.HashLine(in.batch.Lines[i]) {
-			return e.Seq, nil
-		}
-	}
-	return 0, nil
-}
-
-// store inserts what is new and moves the watermark.
-func (in *intake) store(ctx context.Context) ([]byte, error) {
-	if in.mark.seq == 0 {
-		if err := in.beginLog(ctx); err != nil {
-			return nil, err
-		}
-	}
-	insert, err := in.tx.PrepareContext(ctx, `INSERT INTO records
-		(terminal, log, seq, hash, type, line, received, trainee, class, session, decision, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
-	if err != nil {
-		return nil, err
-	}
-	defer insert.Close()
-	received := millis(in.centre.now())
-	for i, e := range in.batch.Entries {
-		if e.Seq <= in.mark.seq {
-			continue
-		}
-		s, err := summarise(e)
-		if err != nil {
-			err = in.raise(ctx, alarm{kind: alarmBody, log: e.Log, seq: e.Seq, detail: "the body is not that of a record of type " + e.Type})
-		}
-		if err != nil {
-			return nil, err
-		}
-		hash := chain.HashLine(in.batch.Lines[i])
-		if _, err := insert.ExecContext(ctx, string(in.terminal), string(e.Log), uint64(e.Seq), hash[:], e.Type, in.batch.Lines[i], received,
-			s.trainee, s.class, s.session, s.decision, s.reason); err != nil {
-			return nil, err
-		}
-		in.stored++
-	}
-	if err := in.audit(ctx); err != nil {
-		return nil, err
-	}
-	return in.seal(ctx)
-}
-
-// beginLog takes in a log that was not seen before. If the terminal has
-// another, the end of that one may be lost or hidden.
-func (in *intake) beginLog(ctx context.Context) error {
-	var before struct {
-		Log chain.LogID `json:"log"`
-		Seq chain.Seq   `json:"seq"`
-	}
-	err := in.tx.QueryRowContext(ctx, "SELECT log, seq FROM watermarks WHERE terminal = ? ORDER BY started DESC, rowid DESC LIMIT 1", string(in.terminal)).
-		Scan(&before.Log, &before.Seq)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	first := in.batch.Entries[0]
-	open, err := attendance.ReadBody[attendance.OpenBody](first.Body)
-	if err != nil || first.Type != string(attendance.TypeOpen) {
-		open = attendance.OpenBody{Reason: "the log does not begin with an open record"}
-	}
-	detail, err := json.Marshal(map[string]any{"stored": before, "claimed": open.Last, "reason": open.Reason})
-	if err != nil {
-		return err
-	}
-	return in.raise(ctx, alarm{kind: alarmEpochBreak, log: first.Log, seq: first.Seq, detail: string(detail)})
-}
-
-// seal moves the watermark and signs for it.
-func (in *intake) seal(ctx context.Context) ([]byte, error) {
-	log, last, hash := in.batch.Log(), in.batch.Last(), in.batch.LastHash()
-	now := in.centre.now()
-	_, err := in.tx.ExecContext(ctx, `INSERT INTO watermarks (log, terminal, seq, hash, started) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (log) DO UPDATE SET seq = excluded.seq, hash = excluded.hash`,
-		string(log), string(in.terminal), uint64(last), hash[:], millis(now))
-	if err != nil {
-		return nil, err
-	}
-	receipt, err := in.sign(watermark{last, hash})
-	if err != nil {
-		return nil, err
-	}
-	_, err = in.tx.ExecContext(ctx, "INSERT INTO receipts (terminal, log, seq, head, receipt) VALUES (?, ?, ?, ?, ?)",
-		string(in.terminal), string(log), uint64(last), in.batch.Head, receipt)
-	return receipt, err
-}
-
-func (in *intake) sign(mark watermark) ([]byte, error) {
-	receipt, err := chain.Sign(in.centre.keys.receipt, chain.PurposeReceipt, chain.Receipt{
-		Log: in.batch.Log(), Seq: mark.seq, Hash: mark.hash, At: chain.NewWall(in.centre.now().In(in.centre.zone)),
-	})
-	return []byte(receipt), err
-}
-
-// currentReceipt is the last receipt of the batch's log. A log of which nothing
-// is stored gets one for record 0, the place before its first line.
-func (in *intake) currentReceipt(ctx context.Context) ([]byte, error) {
-	if in.mark.seq == 0 {
-		return in.sign(in.mark)
-	}
-	var receipt []byte
-	err := in.tx.QueryRowContext(ctx, "SELECT receipt FROM receipts WHERE log = ? AND seq = ?", string(in.batch.Log()), uint64(in.mark.seq)).Scan(&receipt)
-	return receipt, err
-}
-
-// refuse sets the batch aside and raises an alarm, once for the same bytes.
-func (in *intake) refuse(ctx context.Context, a alarm) ([]byte, error) {
-	refused := fmt.Errorf("%w: %s", ErrRefused, a.detail)
-	if err := in.quarantine(ctx, a); err != nil {
-		return nil, err
-	}
-	var receipt []byte
-	err := in.tx.QueryRowContext(ctx, `SELECT receipt FROM receipts WHERE terminal = ? ORDER BY log = ? DESC, id DESC LIMIT 1`,
-		string(in.terminal), string(a.log)).Scan(&receipt)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, err
-	}
-	return receipt, refused
-}
-
-func (in *intake) quarantine(ctx context.Context, a alarm) error {
-	sum := sha256.Sum256(in.payload)
-	kept := append([]byte{}, in.payload[:min(len(in.payload), chain.MaxBatchBytes)]...) // never nil
-	res, err := in.tx.ExecContext(ctx, `INSERT INTO quarantine (terminal, sha256, payload, reason, received)
-		SELECT ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM quarantine WHERE terminal = ?) < ?
-		ON CONFLICT DO NOTHING`,
-		string(in.terminal), sum[:], kept, a.detail, millis(in.centre.now()), string(in.terminal), maxQuarantine)
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	return in.raise(ctx, a)
-}
-
-// raise writes an alarm down, once for the same kind and record.
-func (in *intake) raise(ctx context.Context, a alarm) error {
-	res, err := in.tx.ExecContext(ctx, "INSERT INTO alarms (kind, terminal, log, seq, detail, raised) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		a.kind, string(in.terminal), string(a.log), uint64(a.seq), a.detail, millis(in.centre.now()))
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	in.alarms = append(in.alarms, a)
-	return nil
-}
-
-// audit looks at what the new records claim. What it finds is an alarm: the
-// records are the terminal's signed word and are stored as they are.
-func (in *intake) audit(ctx context.Context) error {
-	for _, e := range in.batch.Entries {
-		if e.Seq <= in.mark.seq || e.Type != string(attendance.TypeCheckin) {
-			continue
-		}
-		body, err := attendance.ReadBody[attendance.CheckinBody](e.Body)
-		if err != nil || body.Face == nil || body.Face.Level == attendance.FaceNone {
-			continue
-		}
-		founded, err := in.enrolled(ctx, e, body)
-		if err != nil {
-			return err
-		}
-		if founded {
-			continue
-		}
-		detail := fmt.Sprintf("it relies on enrolment %d, which is not a live enrolment of this trainee before it in this ledger", body.Face.Enrol)
-		if err := in.raise(ctx, alarm{kind: alarmNoEnrolment, log: e.Log, seq: e.Seq, detail: detail}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// enrolled reports whether a check-in's face match names the live enrolment of
-// the same trainee with the same model: the last word on the trainee's template
-// before the check-in, in the same ledger.
-func (in *intake) enrolled(ctx context.Context, e chain.Entry, body attendance.CheckinBody) (bool, error) {
-	if body.Face.Enrol == 0 || body.Face.Enrol >= uint64(e.Seq) {
-		return false, nil
-	}
-	var line []byte
-	err := in.tx.QueryRowContext(ctx, "SELECT line FROM records WHERE log = ? AND trainee = ? AND seq < ? AND type IN (?, ?, ?) ORDER BY seq DESC LIMIT 1",
-		string(e.Log), string(body.Trainee), uint64(e.Seq),
-		string(attendance.TypeEnrol), string(attendance.TypeWithdraw), string(attendance.TypeErase)).Scan(&line)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	entry, err := chain.ParseLine(line)
-	if err != nil {
-		return false, err
-	}
-	if attendance.RecordType(entry.Type) != attendance.TypeEnrol || uint64(entry.Seq) != body.Face.Enrol {
-		return false, nil
-	}
-	enrol, err := attendance.ReadBody[attendance.EnrolBody](entry.Body)
-	return err == nil && enrol.Trainee == body.Trainee && enrol.Model == body.Face.Model, nil
 }
 
 // summary is what reports ask of a record. Empty columns are NULL.
 type summary struct {
-	trainee, class, session, decision, reason sql.NullString
+	trainee, class, session, decision, reason *string
 }
 
 // summarise takes the columns for reports out of a body. It returns an error
-// for a body that does not fit its type; types that are not known have no
-// columns.
-func summarise(e chain.Entry) (summary, error) {
+// for a body that does not fit its type; of types that are not known it takes
+// what goes by the same names.
+func summarise(e chain.Entry) (s summary, err error) {
 	switch attendance.RecordType(e.Type) {
 	case attendance.TypeCheckin:
-		b, err := attendance.ReadBody[attendance.CheckinBody](e.Body)
-		return summary{text(b.Trainee), text(b.Class), text(b.Session), text(b.Decision), text(b.Reason)}, err
+		var b attendance.CheckinBody
+		b, err = attendance.ReadBody[attendance.CheckinBody](e.Body)
+		s = summary{text(b.Trainee), text(b.Class), text(b.Session), text(b.Decision), text(b.Reason)}
 	case attendance.TypeEnrol:
-		b, err := attendance.ReadBody[attendance.EnrolBody](e.Body)
-		return summary{trainee: text(b.Trainee)}, err
+		var b attendance.EnrolBody
+		b, err = attendance.ReadBody[attendance.EnrolBody](e.Body)
+		s = summary{trainee: text(b.Trainee)}
 	case attendance.TypeConsent:
-		b, err := attendance.ReadBody[attendance.ConsentBody](e.Body)
-		return summary{trainee: text(b.Trainee)}, err
+		var b attendance.ConsentBody
+		b, err = attendance.ReadBody[attendance.ConsentBody](e.Body)
+		s = summary{trainee: text(b.Trainee)}
 	case attendance.TypeWithdraw:
-		b, err := attendance.ReadBody[attendance.WithdrawBody](e.Body)
-		return summary{trainee: text(b.Trainee), reason: text(b.Reason)}, err
+		var b attendance.WithdrawBody
+		b, err = attendance.ReadBody[attendance.WithdrawBody](e.Body)
+		s = summary{trainee: text(b.Trainee), reason: text(b.Reason)}
 	case attendance.TypeErase:
-		b, err := attendance.ReadBody[attendance.EraseBody](e.Body)
-		return summary{trainee: text(b.Trainee)}, err
+		var b attendance.EraseBody
+		b, err = attendance.ReadBody[attendance.EraseBody](e.Body)
+		s = summary{trainee: text(b.Trainee)}
 	case attendance.TypeFault:
-		b, err := attendance.ReadBody[attendance.FaultBody](e.Body)
-		return summary{reason: text(b.Code)}, err
+		var b attendance.FaultBody
+		b, err = attendance.ReadBody[attendance.FaultBody](e.Body)
+		s = summary{reason: text(b.Code)}
 	case attendance.TypeUnknown:
-		_, err := attendance.ReadBody[attendance.UnknownBody](e.Body)
-		return summary{}, err
+		_, err = attendance.ReadBody[attendance.UnknownBody](e.Body)
 	case attendance.TypePending:
-		_, err := attendance.ReadBody[attendance.PendingBody](e.Body)
-		return summary{}, err
+		_, err = attendance.ReadBody[attendance.PendingBody](e.Body)
+	case attendance.TypeGap:
+		_, err = attendance.ReadBody[attendance.GapBody](e.Body)
 	case attendance.TypePackage:
-		b, err := attendance.ReadBody[attendance.PackageBody](e.Body)
-		return summary{class: text(b.Class)}, err
+		var b attendance.PackageBody
+		b, err = attendance.ReadBody[attendance.PackageBody](e.Body)
+		s = summary{class: text(b.Class)}
+	default:
+		var b struct{ Trainee, Class, Session string }
+		if json.Unmarshal(e.Body, &b) == nil {
+			s = summary{trainee: text(b.Trainee), class: text(b.Class), session: text(b.Session)}
+		}
 	}
-	return summary{}, nil
+	for _, column := range []*string{s.trainee, s.class, s.session, s.decision, s.reason} {
+		if column != nil && !storable(*column) {
+			return summary{}, errors.New("a NUL in a text")
+		}
+	}
+	return s, err
 }
 
-func text[S ~string](s S) sql.NullString { return sql.NullString{String: string(s), Valid: s != ""} }
+func text[S ~string](s S) *string {
+	if s == "" {
+		return nil
+	}
+	out := string(s)
+	return &out
+}
 
 // mayAcknowledge logs why a batch was not stored, and says whether it may be
 // acknowledged all the same: it may, unless the store is at fault.

@@ -29,12 +29,15 @@ func (c *Centre) Publish(ctx context.Context, id chain.TerminalID, plan *Plan) (
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
 	defer tx.Rollback()
+	if err := c.db.inOrder(ctx, tx); err != nil { // of serials, and of ids, by which deliver goes
+		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
+	}
 	known, err := findTerminal(ctx, tx, id)
 	if err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
 	var serial uint64
-	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM packages WHERE terminal = ?", string(id)).Scan(&serial); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM packages WHERE terminal = $1", string(id)).Scan(&serial); err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
 	p, err := c.form(known, plan, serial)
@@ -45,7 +48,7 @@ func (c *Centre) Publish(ctx context.Context, id chain.TerminalID, plan *Plan) (
 	if err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO packages (terminal, class, serial, expires, jws) VALUES (?, ?, ?, ?, ?)",
+	_, err = tx.ExecContext(ctx, "INSERT INTO packages (terminal, class, serial, expires, jws) VALUES ($1, $2, $3, $4, $5)",
 		string(id), string(p.Class.ID), serial, millis(p.Expires), []byte(jws))
 	if err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)

@@ -49,7 +49,7 @@ func TestTamperedDiskRaisesAnAlarm(t *testing.T) {
 					assert.Zero(t, count(t, cfg, "alarms"))
 					continue
 				}
-				assert.Equal(t, 1, count(t, cfg, "alarms WHERE kind = ?", tc.alarm))
+				assert.Equal(t, 1, count(t, cfg, "alarms WHERE kind = $1", tc.alarm))
 			}
 		})
 	}

@@ -16,6 +16,7 @@ test) packages+=(
   openssl                     # computes what a virtual PSAM computes
   python3 python3-cryptography # the second verifier, docs/verify.py
   mosquitto                   # the uplink through somebody else's broker
+  postgresql                  # the centre's other database; tests start servers of their own
   chromium fonts-wqy-microhei # the panel in a real browser, with Chinese
 ) ;;
 *) echo "usage: deploy/setup.sh run|test" >&2; exit 2 ;;

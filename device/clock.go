@@ -89,6 +89,9 @@ func kernelEstimate() (bool, time.Duration) {
 // UpMS, which no one can set.
 func (c *Clock) Now() time.Time { return c.src.Wall() }
 
+// Up is the time since boot, suspend included. No one can set it.
+func (c *Clock) Up() time.Duration { return c.src.Boot() }
+
 // Stamp reads every clock at once, for a record.
 func (c *Clock) Stamp() chain.Stamp {
 	c.mu.Lock()

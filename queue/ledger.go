@@ -123,9 +123,10 @@ type Ledger struct {
 	tail     tail
 	lasts    map[chain.LogID]chain.Seq // of epochs that ended
 	receipts map[chain.LogID]chain.Receipt
-	full     bool          // the disk
-	changed  chan struct{} // closed and replaced at each change
-	failure  error         // why nothing is acknowledged any more
+	again    map[chain.LogID]chain.Seq // records after this one go up again, whatever was receipted
+	full     bool                      // the disk
+	changed  chan struct{}             // closed and replaced at each change
+	failure  error                     // why nothing is acknowledged any more
 }
 
 // request is one Append on its way to the committer.
@@ -495,15 +496,19 @@ func (l *Ledger) lastOf(log chain.LogID) chain.Seq {
 	return l.lasts[log]
 }
 
-// Marks says what an uplink sends: the oldest log with records that wait for a
-// receipt, or the current one, its last record, and the last that the centre
-// is known to have.
+// Marks says what an uplink sends: a log that [Ledger.Rewind] named, or the
+// oldest with records that wait for a receipt, or the current one; its last
+// record, and the one after which to go on: the last that the centre is known
+// to have.
 func (l *Ledger) Marks() (log chain.LogID, last, receipted chain.Seq) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	log = l.tail.log
 	for i := range now.Epochs {
+		if after, ok := l.again[now.Epochs[i].Log]; ok {
+			return now.Epochs[i].Log, l.lastOf(now.Epochs[i].Log), after
+		}
 		if l.waitingIn(&now.Epochs[i]) > 0 {
 			log = now.Epochs[i].Log
 			break

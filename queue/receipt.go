@@ -38,8 +38,12 @@ func (l *Ledger) Receipt(jws []byte) (chain.Receipt, error) {
 	if errors.Is(err, ErrDiskFull) { // the ballast is away now, and this is a new file
 		err = l.write("storing a receipt", change)
 	}
-	if err != nil || older {
+	if err != nil {
 		return r, err
+	}
+	l.goneAgain(r)
+	if older {
+		return r, nil
 	}
 	l.advance(func() { l.receipts[r.Log] = r })
 	l.log.Info("records received by the centre", "seq", uint64(r.Seq))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rollcall/attendance"
+	"rollcall/cmd/internal/tomlfile"
 	"rollcall/reader"
 	"rollcall/reader/pcsc"
 )
@@ -20,28 +21,49 @@ const readLimit = 10 * time.Second
 // cardFlags are what reading and recording have in common.
 type cardFlags struct {
 	*flag.FlagSet
-	reader, profile *string
+	config, reader, profile *string
 }
 
 func newCardFlags(name string) cardFlags {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	return cardFlags{f,
+		configFlag(f),
 		f.String("reader", "", "the slot's name, as rollcall reader list gives it"),
 		f.String("profile", "", "a card profile: cn-ssc, cn-ssc-short or a file"),
 	}
 }
 
+func configFlag(f *flag.FlagSet) *string {
+	return f.String("config", "", "the terminal's configuration, whose [cards] says profile, slots and security module")
+}
+
+// cardConfig reads the table [cards] of a terminal's configuration; without a
+// file the defaults hold.
+func cardConfig(file string) (c pcsc.Config, err error) {
+	if file != "" {
+		err = tomlfile.LoadTable(file, "cards", &c)
+	}
+	return c, err
+}
+
 // open gives the card and the profile to read it by.
-func (f cardFlags) open() (*pcsc.Opened, *reader.Profile, error) {
-	profile, err := reader.LoadProfile(*f.profile)
+func (f cardFlags) open() (*pcsc.Opened, *reader.Profile, pcsc.Config, error) {
+	cfg, err := cardConfig(*f.config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	card, err := pcsc.Open(pcsc.Config{}, *f.reader)
+	if *f.profile != "" {
+		cfg.Profile = *f.profile
+	}
+	profile, err := reader.LoadProfile(cfg.Profile)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return card, profile, nil
+	card, err := pcsc.Open(cfg, *f.reader)
+	if err != nil {
+		return nil, nil, cfg, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return card, profile, cfg, nil
 }
 
 // reading is what reading a card gave, as JSON prints it.
@@ -50,6 +72,7 @@ type reading struct {
 	Profile  string               `json:"profile"`
 	Kind     string               `json:"kind,omitempty"`
 	Level    attendance.CardLevel `json:"level,omitempty"`
+	Doubt    string               `json:"doubt,omitempty"` // why the level is not higher
 	Partial  bool                 `json:"partial"`
 	Spec     string               `json:"spec_version,omitempty"`
 	Ident    string               `json:"card_ident,omitempty"`
@@ -71,24 +94,30 @@ type step struct {
 	MS     float64 `json:"ms"`
 }
 
-// stopwatch times the commands of a reading; a reader.Transmitter.
+// stopwatch times the commands of a reading.
 type stopwatch struct {
-	reader.Transmitter
 	profile *reader.Profile
 	steps   []step
 	inside  time.Duration
 }
 
-func (s *stopwatch) Transmit(command []byte) ([]byte, error) {
+// watched is a chip whose commands a stopwatch times; a reader.Transmitter.
+type watched struct {
+	reader.Transmitter
+	watch *stopwatch
+	chip  string // before each step
+}
+
+func (w watched) Transmit(command []byte) ([]byte, error) {
 	began := time.Now()
-	answer, err := s.Transmitter.Transmit(command)
+	answer, err := w.Transmitter.Transmit(command)
 	took := time.Since(began)
-	s.inside += took
+	w.watch.inside += took
 	status := "no answer"
 	if n := len(answer); err == nil && n >= 2 {
 		status = fmt.Sprintf("%X", answer[n-2:])
 	}
-	s.steps = append(s.steps, step{s.profile.Step(command), status, milliseconds(took)})
+	w.watch.steps = append(w.watch.steps, step{w.chip + w.watch.profile.Step(command), status, milliseconds(took)})
 	return answer, err
 }
 
@@ -103,22 +132,37 @@ func cardRead(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := parse(flags.FlagSet, args, 0); err != nil {
 		return err
 	}
-	card, profile, err := flags.open()
+	opened, profile, cfg, err := flags.open()
 	if err != nil {
 		return err
 	}
-	defer card.Close()
+	defer opened.Close()
+	watch := &stopwatch{profile: profile}
+	card := reader.NewCard(watched{opened, watch, ""})
+	card.ATR = opened.Slot.ATR
+	if cfg.PSAM.Slot != "" {
+		module, err := pcsc.OpenPSAM(cfg)
+		if err != nil {
+			return fmt.Errorf("card read: %w", err)
+		}
+		defer module.Close()
+		if card.PSAM, err = reader.NewPSAM(watched{module, watch, "module: "}, cfg.PSAM.PSAMConfig); err != nil {
+			return fmt.Errorf("card read: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	watch := &stopwatch{Transmitter: card, profile: profile}
 	began := time.Now()
-	cred, err := reader.NewCard(watch).Read(ctx, profile)
+	cred, err := card.Read(ctx, profile)
 	r := reading{
-		Reader: card.Slot.Name, Profile: profile.Name, Masked: !*show, Fault: reader.FaultOf(err),
+		Reader: opened.Slot.Name, Profile: profile.Name, Masked: !*show, Fault: reader.FaultOf(err),
 		Steps: watch.steps, CardMS: milliseconds(watch.inside), TotalMS: milliseconds(time.Since(began)),
 	}
 	if err == nil {
 		r.take(cred)
+	}
+	if doubt := card.Doubt(); doubt != nil {
+		r.Doubt = doubt.Error()
 	}
 	if *asJSON {
 		if jsonErr := printJSON(stdout, r); jsonErr != nil {
@@ -128,7 +172,7 @@ func cardRead(ctx context.Context, args []string, stdout io.Writer) error {
 		r.print(stdout)
 	}
 	if err != nil {
-		return fmt.Errorf("card read: reader %q: %w", card.Slot.Name, err)
+		return fmt.Errorf("card read: reader %q: %w", opened.Slot.Name, err)
 	}
 	return nil
 }
@@ -172,6 +216,7 @@ func (r *reading) print(w io.Writer) {
 	line("profile", r.Profile)
 	if r.Fault == "" {
 		line("level", fmt.Sprintf("%s: %s", r.Level, levels[r.Level]))
+		line("no higher", r.Doubt)
 		line("version", r.Spec)
 		line("ident", r.Ident)
 		line("card no", r.CardNo)
@@ -200,7 +245,7 @@ func cardRecord(ctx context.Context, args []string, stdout io.Writer) (err error
 	if err := parse(flags.FlagSet, args, 1); err != nil {
 		return err
 	}
-	card, profile, err := flags.open()
+	card, profile, _, err := flags.open()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollcall/attendance"
 	"rollcall/reader"
 	"rollcall/reader/pcsc"
 	"rollcall/simulator"
@@ -123,6 +125,63 @@ func TestCardCommands(t *testing.T) {
 		out, err = do("card", "record", filepath.Join(t.TempDir(), "foreign.txt"))
 		require.NoError(t, err)
 		assert.Contains(t, out, "not a card this terminal knows")
+	})
+	t.Run("a card that keeps its holder to itself, with the security module", func(t *testing.T) {
+		psam := simulator.NewPSAM()
+		closed := holder
+		closed.Spec = "3.00"
+		awaitCard(t, desk.Name, false)
+		remove, err := desk.Insert(psam.Issue(simulator.NewCard(closed)))
+		require.NoError(t, err)
+		defer remove()
+		awaitCard(t, desk.Name, true)
+		file := filepath.Join(t.TempDir(), "rollcalld.toml")
+		keys := psam.Config()
+		require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `state = "/x"
+[cards.psam]
+slot = "*sam 00 01"
+open = {card = %d, usage = %d, id = %d}
+prove = {card = %d, usage = %d, id = %d}
+`, keys.Open.Card, keys.Open.Usage, keys.Open.ID, keys.Prove.Card, keys.Prove.Usage, keys.Prove.ID), 0o600))
+		level := func(args ...string) (r reading, text string) {
+			out, err := do(append([]string{"card", "read", "-json"}, args...)...)
+			require.NoError(t, err)
+			require.NoError(t, json.Unmarshal([]byte(out), &r))
+			text, err = do(append([]string{"card", "read"}, args...)...)
+			require.NoError(t, err)
+			return r, text
+		}
+
+		without, text := level()
+		assert.Equal(t, attendance.LevelFile, without.Level)
+		assert.True(t, without.Partial)
+		assert.Contains(t, text, "the card keeps its holder to itself")
+
+		_, err = do("card", "read", "-config", file)
+		assert.ErrorIs(t, err, reader.ErrCardRemoved, "an empty slot")
+		module := daemon.Slot(1, 1)
+		take, err := module.Insert(psam)
+		require.NoError(t, err)
+		defer func() { take() }()
+		awaitCard(t, module.Name, true)
+		with, text := level("-config", file)
+		assert.Equal(t, attendance.LevelAuthenticated, with.Level)
+		assert.False(t, with.Partial)
+		assert.Contains(t, text, "the card answered a fresh challenge")
+		assert.Contains(t, text, "module: ")
+		assert.NotContains(t, text, closed.PersonNo)
+
+		take()
+		awaitCard(t, module.Name, false)
+		other := simulator.NewPSAM()
+		other.Faults.NoKeys = true
+		take, err = module.Insert(other)
+		require.NoError(t, err)
+		awaitCard(t, module.Name, true)
+		doubtful, text := level("-config", file)
+		assert.Equal(t, attendance.LevelFile, doubtful.Level)
+		assert.NotEmpty(t, doubtful.Doubt)
+		assert.Contains(t, text, "no higher")
 	})
 	t.Run("no service", func(t *testing.T) {
 		require.NoError(t, daemon.Stop())

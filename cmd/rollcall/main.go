@@ -33,9 +33,11 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
   rollcall enrol withdraw  [-state DIR] -trainee ID     the trainee withdraws consent: template out of use and erased, recorded
   rollcall enrol erase     [-state DIR] -trainee ID     erase the template alone; the consent stands
-  rollcall reader list     [-json]                      smart card readers, and whether a card is in them
-  rollcall card read       [-reader NAME] [-profile FILE] [-show] [-json]   what a card gives, step by step
-  rollcall card record     [-reader NAME] [-profile FILE] [-source TEXT] FILE
+  rollcall reader list     [-config FILE] [-json]       smart card readers, and whether a card is in them
+  rollcall card read       [-config FILE] [-reader NAME] [-profile FILE] [-show] [-json]
+                                                        what a card gives, step by step; with -config it uses the
+                                                        terminal's security module, so not while somebody taps
+  rollcall card record     [-config FILE] [-reader NAME] [-profile FILE] [-source TEXT] FILE
                                                         what an unknown card says, without its holder's data
   rollcall face eval       DIR [-all] [-json] [-out DIR] [-groups FILE] [-rank N,N] [-models DIR] [-manifest NAME|FILE]
                                                         how well faces are told apart on DIR: pairs.csv (fold,same,a,b)
@@ -43,7 +45,7 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall terminal request [-state DIR] -id ID         make this terminal's keys, print the request for the centre
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
-DIR is the state directory, /var/lib/rollcall unless given.
+DIR is the state directory, /var/lib/rollcall unless given; -config names the terminal's configuration.
 
 Exit status: 0 done or sound · 1 not sound, or not ready · 2 could not be done · 3 sound, but records are missing and
 the ledger says which.

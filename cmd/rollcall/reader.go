@@ -13,11 +13,16 @@ import (
 // them.
 func readerList(_ context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("reader list", flag.ContinueOnError)
+	config := configFlag(flags)
 	asJSON := flags.Bool("json", false, "print one JSON array")
 	if err := parse(flags, args, 0); err != nil {
 		return err
 	}
-	slots, err := pcsc.Slots(pcsc.Config{})
+	cfg, err := cardConfig(*config)
+	if err != nil {
+		return fmt.Errorf("reader list: %w", err)
+	}
+	slots, err := pcsc.Slots(cfg)
 	if err != nil {
 		return fmt.Errorf("reader list: %w", err)
 	}

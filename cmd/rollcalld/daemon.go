@@ -35,6 +35,7 @@ func (d *daemon) parts() []part {
 		{"terminal", d.terminal.Run},
 		{"class packages", d.answerPackages},
 		{"erasures", d.finishErasures},
+		{"commands", d.commands.answerLast},
 		{"control", d.serveControl},
 		{"camera", d.faces.Run},
 		{"uplink", d.uplink.Run},

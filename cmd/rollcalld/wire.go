@@ -65,6 +65,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 	if err = d.openReaders(); err != nil {
 		return nil, err
 	}
+	d.openCommands(trust)
 	if err = d.openUplink(); err != nil {
 		return nil, err
 	}
@@ -162,7 +163,8 @@ func (d *daemon) openUplink() (err error) {
 	cfg := d.cfg.Uplink
 	cfg.Admission, cfg.Key = d.admission, d.keys.Uplink()
 	cfg.Software, cfg.Now = software, d.clock.Now
-	cfg.Package, cfg.Report = d.takePackage, d.uplinkReport
+	cfg.Package, cfg.Command, cfg.Report = d.takePackage, d.commands.take, d.uplinkReport
+	cfg.Up, cfg.Receipted = d.clock.Up, func(time.Time, time.Duration, time.Duration) {}
 	d.uplink, err = mqtt.New(cfg, d.ledger, d.log)
 	return err
 }
@@ -180,6 +182,7 @@ type daemon struct {
 	book      *attendance.Book // the terminal's once it runs
 	gallery   *vision.Gallery
 	packages  *packages
+	commands  *commands
 	panel     *panel.Panel
 	faces     *vision.Checker
 	readers   *pcsc.Driver

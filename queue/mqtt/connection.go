@@ -21,6 +21,7 @@ const (
 	topicState    = "up/state"
 	topicReceipt  = "down/receipt"
 	topicPackages = "down/package/#" // one retained message per class
+	topicCommand  = "down/command"   // retained until it is answered
 )
 
 const (
@@ -149,8 +150,12 @@ func (c *connection) open(ctx context.Context) (net.Conn, error) {
 // hands over.
 func (c *connection) heard(_ paho.Client, m paho.Message) {
 	if m.Topic() != c.prefix+topicReceipt {
-		if !c.packages.put(m.Topic(), m.Payload()) {
-			c.log.Warn("class package dropped: too many wait", "bytes", len(m.Payload()))
+		box := c.packages
+		if m.Topic() == c.prefix+topicCommand {
+			box = c.commands
+		}
+		if !box.put(m.Topic(), m.Payload()) {
+			c.log.Warn("message dropped: too many wait", "bytes", len(m.Payload()))
 		}
 		return
 	}
@@ -169,7 +174,9 @@ func (c *connection) heard(_ paho.Client, m paho.Message) {
 
 // greet subscribes and says that the terminal is there.
 func (c *connection) greet(ctx context.Context) error {
-	topics := map[string]byte{c.prefix + topicReceipt: atLeastOnce, c.prefix + topicPackages: atLeastOnce}
+	topics := map[string]byte{
+		c.prefix + topicReceipt: atLeastOnce, c.prefix + topicPackages: atLeastOnce, c.prefix + topicCommand: atLeastOnce,
+	}
 	subscribed := c.client.SubscribeMultiple(topics, nil)
 	if err := c.await(ctx, subscribed); err != nil {
 		return err
@@ -205,10 +212,11 @@ func (c *connection) work(ctx context.Context) error {
 	patience := c.cfg.ReceiptTimeout
 	for {
 		changed := c.ledger.Changed()
-		if now, _, receipted := c.ledger.Marks(); now != log { // the next epoch's turn
+		if now, last, receipted := c.ledger.Marks(); now != log || receipted < at { // the next epoch's turn, or records are to go again
+			c.departure.begin(now, last, receipted)
 			log, at = now, receipted
 		}
-		payload, _, err := c.ledger.Batch(at, chain.MaxBatchRecords, chain.MaxBatchBytes)
+		payload, last, err := c.ledger.Batch(at, chain.MaxBatchRecords, chain.MaxBatchBytes)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLedger, err)
 		}
@@ -218,6 +226,7 @@ func (c *connection) work(ctx context.Context) error {
 			}
 			continue
 		}
+		c.departure.leave(log, last, c.cfg.Up())
 		now, err := c.send(ctx, payload, at, patience)
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -262,12 +271,13 @@ func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, pat
 			}
 			answered = nil
 		case jws := <-c.receipts:
-			if seq, ok := c.take(jws); ok && seq > at {
+			r, ok := c.take(jws)
+			if ok && r.Seq > at {
 				c.receipt = true
 				c.report(true, nil)
-				return seq, nil
-			} else if ok && seq < at {
-				at = seq
+				return r.Seq, nil
+			} else if ok && r.Seq < at {
+				at = r.Seq
 			}
 		case <-t.C:
 			if answered != nil {
@@ -284,11 +294,47 @@ func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, pat
 }
 
 // take hands a receipt to the ledger, which checks it.
-func (c *connection) take(jws []byte) (chain.Seq, bool) {
+func (c *connection) take(jws []byte) (chain.Receipt, bool) {
 	r, err := c.ledger.Receipt(jws)
 	if err != nil {
 		c.report(true, &Trouble{Code: WrongReceipt, Address: c.address, Err: err})
+		return r, false
+	}
+	if left, first := c.departure.of(r); first {
+		c.cfg.Receipted(r.At.Time, left, c.cfg.Up())
+	}
+	return r, true
+}
+
+// departure is when the last record that ever went up went for the first time:
+// a receipt that names it cannot be older.
+type departure struct {
+	log  chain.LogID
+	seq  chain.Seq
+	left time.Duration // since boot; 0 if nobody knows
+}
+
+// begin begins with a log. What stands in it may have gone up before this
+// process began.
+func (d *departure) begin(log chain.LogID, last, _ chain.Seq) {
+	if log != d.log {
+		*d = departure{log: log, seq: last}
+	}
+}
+
+// leave notes that the records up to seq are sent.
+func (d *departure) leave(log chain.LogID, seq chain.Seq, now time.Duration) {
+	if log == d.log && seq > d.seq {
+		d.seq, d.left = seq, now
+	}
+}
+
+// of gives when the record of a receipt left; first is false if it may have
+// left before, or was answered already.
+func (d *departure) of(r chain.Receipt) (left time.Duration, first bool) {
+	if r.Log != d.log || r.Seq != d.seq || d.left == 0 {
 		return 0, false
 	}
-	return r.Seq, true
+	left, d.left = d.left, 0
+	return left, true
 }

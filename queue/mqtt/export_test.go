@@ -9,3 +9,5 @@ import (
 func (u *Uplink) SetDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	u.dial = dial
 }
+
+const DefaultReceiptTimeout = defaultReceiptTimeout

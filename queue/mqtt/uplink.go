@@ -53,6 +53,16 @@ type Config struct {
 	// is called by one goroutine, comes again after each reconnect, and may
 	// take its time; of two for one class only the later may be seen.
 	Package func(ctx context.Context, jws []byte) `toml:"-"`
+	// Command is handed each command as it came, signature unchecked, by one
+	// goroutine of its own. It comes again after each reconnect until the centre
+	// has the answer.
+	Command func(ctx context.Context, jws []byte) `toml:"-"`
+	// Up is the time since boot, suspend included, from a clock that no one sets.
+	Up func() time.Duration `toml:"-"`
+	// Receipted is told the centre's time in a receipt for records that went up
+	// for the first time at sent and were answered at got, both by Up. It must
+	// not block.
+	Receipted func(at time.Time, sent, got time.Duration) `toml:"-"`
 	// Report is told of each change: whether there is a connection, and what
 	// is wrong, a [*Trouble] or nil. It must not block.
 	Report func(online bool, err error) `toml:"-"`
@@ -95,8 +105,8 @@ func (c *Config) check() error {
 	if !chain.ValidTenant(c.Admission.Tenant) || !c.Admission.Terminal.Valid() {
 		return fmt.Errorf("uplink: the admission's tenant %q or terminal %q cannot stand in a topic", c.Admission.Tenant, c.Admission.Terminal)
 	}
-	if c.Key == nil || c.Now == nil || c.Package == nil || c.Report == nil {
-		return errors.New("uplink: key, now, package and report must be given")
+	if c.Key == nil || c.Now == nil || c.Package == nil || c.Command == nil || c.Up == nil || c.Receipted == nil || c.Report == nil {
+		return errors.New("uplink: key, now, package, command, up, receipted and report must be given")
 	}
 	return nil
 }
@@ -109,14 +119,16 @@ type Uplink struct {
 	tls      *tls.Config
 	prefix   string // of all topics, with a slash at its end
 	packages *inbox
+	commands *inbox
 
 	// dial opens the way to an address; tests give another.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// owned by Run
-	online   bool
-	code     Code
-	reported bool
+	departure departure
+	online    bool
+	code      Code
+	reported  bool
 }
 
 // New makes an uplink; it connects when it runs.
@@ -136,6 +148,7 @@ func New(cfg Config, ledger Ledger, log *slog.Logger) (*Uplink, error) {
 		tls:      conf,
 		prefix:   "rollcall/v1/" + cfg.Admission.Tenant + "/" + string(cfg.Admission.Terminal) + "/",
 		packages: newInbox(),
+		commands: newInbox(),
 		dial:     dialer.DialContext,
 	}, nil
 }
@@ -173,10 +186,12 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 // Run connects, sends and listens until ctx ends, and then says good-bye. It
 // returns nil, after everything it started.
 func (u *Uplink) Run(ctx context.Context) error {
-	var packages sync.WaitGroup
-	packages.Go(func() { u.packages.deliver(ctx, u.cfg.Package) })
-	defer packages.Wait()
+	var down sync.WaitGroup
+	down.Go(func() { u.packages.deliver(ctx, u.cfg.Package) })
+	down.Go(func() { u.commands.deliver(ctx, u.cfg.Command) })
+	defer down.Wait()
 
+	u.departure.begin(u.ledger.Marks())
 	wait := u.cfg.RetryStart
 	for next, failed := 0, 0; ctx.Err() == nil; {
 		address := u.cfg.Addresses[next%len(u.cfg.Addresses)]

@@ -29,11 +29,14 @@ type site struct {
 	mu       sync.Mutex // guards what follows
 	reports  []string   // "online", "offline" or a code
 	packages []string
+	commands []string
+	trips    []time.Duration // round trips that tell the time
 }
 
 func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 	t.Helper()
 	s := &site{t: t}
+	began := time.Now()
 	var err error
 	s.ledger, err = queue.Open(queuetest.Config(t.TempDir()), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -48,6 +51,17 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.packages = append(s.packages, string(jws))
+		},
+		Command: func(_ context.Context, jws []byte) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.commands = append(s.commands, string(jws))
+		},
+		Up: func() time.Duration { return time.Hour + time.Since(began) },
+		Receipted: func(_ time.Time, sent, got time.Duration) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.trips = append(s.trips, got-sent)
 		},
 		Report: func(online bool, err error) {
 			s.mu.Lock()
@@ -338,6 +352,74 @@ func TestPackagesComeDown(t *testing.T) {
 		require.NoError(t, c.server.Publish(prefix+"down/package/c-2", nil, true, 1))
 		synctest.Wait()
 		assert.ElementsMatch(t, []string{"package of c-1", "package of c-2", "changed"}, s.packages)
+	})
+}
+
+// A command has a way of its own: packages that take their time do not hold it
+// up, and a withdrawn one is passed over.
+func TestCommandsComeDown(t *testing.T) {
+	c := &centre{}
+	var slow chan struct{}
+	held := func(cfg *mqtt.Config) {
+		slow = make(chan struct{}) // of the bubble
+		cfg.Package = func(context.Context, []byte) { <-slow }
+	}
+	virtual(t, held, c, func(t *testing.T, s *site, _ *pipes) {
+		require.NoError(t, c.server.Publish(prefix+"down/package/c-1", []byte("package"), true, 1))
+		require.NoError(t, c.server.Publish(prefix+"down/command", []byte("first"), true, 1))
+		defer s.run()()
+		defer close(slow)
+		synctest.Wait()
+		require.NoError(t, c.server.Publish(prefix+"down/command", nil, true, 1))
+		synctest.Wait()
+		require.NoError(t, c.server.Publish(prefix+"down/command", []byte("second"), true, 1))
+		synctest.Wait()
+		assert.Equal(t, []string{"first", "second"}, s.commands)
+	})
+}
+
+// The records that a ledger was told to send again go again, in order, and the
+// centre, which has them, sends the terminal on.
+func TestRecordsGoAgainOnCommand(t *testing.T) {
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(300)
+		defer s.run()()
+		s.emptied()
+		before, _ := c.seen()
+		c.mu.Lock()
+		c.lines = c.lines[:100] // it came back from an older copy, and nothing new goes up
+		c.mu.Unlock()
+		require.NoError(t, s.ledger.Rewind(s.ledger.Status().Log, 100))
+		synctest.Wait()
+		after, _ := c.seen()
+		require.Greater(t, len(after), len(before))
+		assert.Equal(t, chain.Seq(101), after[len(before)][0])
+		c.truth(s.ledger)
+		assert.Zero(t, s.ledger.Status().Unsent)
+		s.add(1)
+		s.emptied()
+		c.truth(s.ledger)
+	})
+}
+
+// Only an answer to records that had not gone up before tells the time: one
+// that was held back could be a day old.
+func TestReceiptsThatTellTheTime(t *testing.T) {
+	c := &centre{script: func(n int, _ chain.Batch) reply { return reply{mute: n == 2} }}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		s.add(3) // before the uplink: another process may have sent them
+		defer s.run()()
+		s.emptied()
+		assert.Empty(t, s.trips)
+		s.add(1) // not answered; sent again
+		s.emptied()
+		require.Len(t, s.trips, 1)
+		assert.GreaterOrEqual(t, s.trips[0], mqtt.DefaultReceiptTimeout, "from the first time, not from the second")
+		s.add(1)
+		s.emptied()
+		require.Len(t, s.trips, 2)
+		assert.Less(t, s.trips[1], time.Second)
 	})
 }
 

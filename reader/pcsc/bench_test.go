@@ -59,16 +59,36 @@ func BenchmarkCommand(b *testing.B) {
 	}
 }
 
-// What does a whole reading cost through pcscd and vpcd, connecting included?
+// What does reading an identity cost through pcscd and vpcd, and connecting to
+// the card before? The control is eleven bare commands, as many as a reading
+// takes that looks at each file first.
 func BenchmarkReading(b *testing.B) {
+	const bare = 11
 	context, name := openCard(b)
 	profile := reader.SocialSecurityCard()
+	record := []byte{0x00, 0xB2, 0x01, 0x28, 0x12}
+	var reading, connecting, control []time.Duration
 	for b.Loop() {
+		began := time.Now()
 		card, err := context.Connect(name, scard.ShareShared, scard.ProtocolAny)
 		require.NoError(b, err)
+		connected := time.Now()
 		_, err = reader.NewCard(card).Read(b.Context(), profile)
 		require.NoError(b, err)
+		read := time.Now()
+		for range bare {
+			_, err = card.Transmit(record)
+			require.NoError(b, err)
+		}
+		control = append(control, time.Since(read))
+		reading = append(reading, read.Sub(connected))
+		connecting = append(connecting, connected.Sub(began))
 		require.NoError(b, card.Disconnect(scard.LeaveCard))
+	}
+	b.ReportMetric(0, "ns/op")
+	for what, times := range map[string][]time.Duration{"reading": reading, "connecting": connecting, "bare": control} {
+		slices.Sort(times)
+		b.ReportMetric(float64(times[len(times)/2].Microseconds()), what+"-p50-us")
 	}
 }
 

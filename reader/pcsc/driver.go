@@ -21,9 +21,9 @@ type Driver struct {
 	report  Report
 	profile *reader.Profile
 
-	hung atomic.Int32                // calls into PC/SC that were given up and have not returned
-	psam atomic.Pointer[moduleInUse] // nil while there is none
-	down bool                        // the service was reported as down; owned by Run
+	hung atomic.Int32 // calls into PC/SC that were given up and have not returned
+	seat seat
+	down bool // the service was reported as down; owned by Run
 }
 
 // New checks cfg; it opens nothing. now is the clock that taps carry.
@@ -82,6 +82,10 @@ func (d *Driver) serve(ctx context.Context, taps chan<- attendance.Tap) error {
 	d.serviceUp()
 	stop := context.AfterFunc(ctx, func() { _ = pcsc.Cancel() })
 	defer stop()
+	d.seat.expect()
+	if d.cfg.PSAM.Slot == "" {
+		d.seat.settle(nil)
+	}
 	w := newWatcher(d, pcsc, taps)
 	err = w.watch(ctx)
 	w.end(err)

@@ -756,6 +756,41 @@ func TestPSAMOpensCards(t *testing.T) {
 	})
 }
 
+// At start, and whenever pcscd comes back, a card may lie in its slot before the
+// module is open. It waits, and does not earn less than it can prove; nor does
+// it wait for a module that is not there.
+func TestCardThatLiesThereBeforeThePSAMIsOpen(t *testing.T) {
+	slow := func([]byte) time.Duration { return 300 * time.Millisecond }
+	for name, c := range map[string]struct {
+		module simulator.PSAMFaults
+		slot   string // where the configuration says the module is
+		level  attendance.CardLevel
+	}{
+		"slow":    {simulator.PSAMFaults{Delay: slow}, samSlot, attendance.LevelAuthenticated},
+		"hangs":   {simulator.PSAMFaults{HangAt: 1}, samSlot, attendance.LevelFile},
+		"nowhere": {simulator.PSAMFaults{}, "Elsewhere 00 01", attendance.LevelFile},
+	} {
+		t.Run(name, func(t *testing.T) {
+			psam := simulator.NewPSAM()
+			psam.Faults = c.module
+			cfg := pcsc.Config{PSAM: pcsc.PSAM{Slot: c.slot, PSAMConfig: psam.Config()}}
+			onBench(t, cfg, func() *simulator.PCSC {
+				service := withModule(psam)()
+				service.Insert(desk, newGeneration(psam, 1))
+				return service
+			}, func(b *bench) {
+				b.after(10 * time.Second)
+				taps := b.taken()
+				b.pcsc.Remove(samSlot)
+				b.after(time.Second)
+				require.Len(t, taps, 2)
+				require.Equal(t, attendance.CardRead, taps[1].Kind)
+				assert.Equal(t, c.level, taps[1].Credential.Level)
+			})
+		})
+	}
+}
+
 func TestPSAMThatIsNowhereIsReported(t *testing.T) {
 	psam := simulator.NewPSAM()
 	cfg := pcsc.Config{PSAM: pcsc.PSAM{Slot: samSlot, PSAMConfig: psam.Config()}}

@@ -28,7 +28,7 @@ var errNoModule = errors.New("no security module in its slot: put it in")
 func (m *module) run(all context.Context) {
 	ctx, cancel := context.WithCancel(all)
 	defer cancel()
-	cfg := device.ReopenConfig{Max: 10 * time.Second, Lost: func(err error, _ time.Duration) { m.fares(err) }}
+	cfg := device.ReopenConfig{Max: 10 * time.Second, Lost: func(err error, _ time.Duration) { m.lack(err) }}
 	_ = device.Reopen(ctx, cfg, func(ctx context.Context) error {
 		err := m.use(ctx)
 		if errors.Is(err, errLeft) {
@@ -55,6 +55,12 @@ func (m *module) fares(err error) {
 	m.driver.report(m.name, err)
 }
 
+// lack says that the module does not work, and why.
+func (m *module) lack(err error) {
+	m.fares(err)
+	m.driver.seat.settle(nil)
+}
+
 // use opens the module and lets it be used until it is lost. It returns
 // errLeft when end was called.
 func (m *module) use(ctx context.Context) error {
@@ -75,8 +81,8 @@ func (m *module) use(ctx context.Context) error {
 	}
 	use := &moduleInUse{psam: psam, after: make(chan struct{}, 1)}
 	m.fares(nil)
-	m.driver.psam.Store(use)
-	defer m.driver.psam.Store(nil)
+	m.driver.seat.settle(use)
+	defer m.driver.seat.settle(nil)
 	count := m.card.count
 	for {
 		select {
@@ -113,7 +119,7 @@ func (m *module) await(ctx context.Context) error {
 			return nil
 		}
 		if !m.card.at.IsZero() {
-			m.fares(errNoModule)
+			m.lack(errNoModule)
 		}
 		select {
 		case p, open := <-m.states:
@@ -125,6 +131,48 @@ func (m *module) await(ctx context.Context) error {
 			return errLeft
 		}
 	}
+}
+
+// seat is where the slots find the module.
+type seat struct {
+	mu    sync.Mutex    // guards what follows
+	use   *moduleInUse  // nil while there is none
+	known chan struct{} // closed once the module is open or known to be wanting
+}
+
+// expect says that the module is about to be opened, as when pcscd starts.
+func (s *seat) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use, s.known = nil, make(chan struct{})
+}
+
+// settle says what came of it, and each later change.
+func (s *seat) settle(use *moduleInUse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use = use
+	select {
+	case <-s.known:
+	default:
+		close(s.known)
+	}
+}
+
+// take gives the module in use; nil if there is none. A card that lay in its
+// slot before the module was open waits for it, else it would earn less than it
+// can prove.
+func (s *seat) take(ctx context.Context) *moduleInUse {
+	s.mu.Lock()
+	known := s.known
+	s.mu.Unlock()
+	select {
+	case <-known:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.use
 }
 
 // moduleInUse is the open module as the slots see it.

@@ -171,19 +171,18 @@ func TestFrozenServiceOnRealParts(t *testing.T) {
 	again.expect(slot, attendance.CardGone)
 }
 
-// T25, F5 through a real pcscd, which looks every 400 ms.
+// T25, F5 through a real pcscd, which looks every 400 ms: one card, pushed in
+// and pulled out as fast as it sees. It gives one tap, and one more if it was
+// pulled out of its reading.
 func TestT25F5FlappingCardOnRealParts(t *testing.T) {
-	r := start(t, pcsc.Config{})
+	r := start(t, pcsc.Config{CoolDown: time.Hour})
 	slot := daemon.Slot(2, 0)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for range 6 {
-		card := simulator.NewCard(simulator.InventHolder(82))
+	card := simulator.NewCard(simulator.InventHolder(82))
+	for range 20 {
 		remove, err := slot.Insert(card)
 		require.NoError(t, err)
-		<-tick.C
+		await(t, slot, true)
 		remove()
-		<-tick.C
 	}
 	seen := 0
 	for len(r.taps) > 0 {
@@ -191,5 +190,6 @@ func TestT25F5FlappingCardOnRealParts(t *testing.T) {
 			seen++
 		}
 	}
+	assert.GreaterOrEqual(t, seen, 1)
 	assert.LessOrEqual(t, seen, 2)
 }

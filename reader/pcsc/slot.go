@@ -258,7 +258,7 @@ func (s *slot) readOnce(ctx context.Context) (cred attendance.Credential, err er
 	defer link.close()
 	card := reader.NewCard(link)
 	card.ATR, card.Today = []byte(s.card.atr), s.driver.cfg.Today()
-	if module := s.driver.psam.Load(); module != nil {
+	if module := s.driver.seat.take(ctx); module != nil {
 		card.PSAM = module.psam
 		defer module.used()
 	}

@@ -73,24 +73,44 @@ type Opened struct {
 // Open opens the card in the slot of that name, or, if it is empty, the only
 // card that lies in a slot for cards. Close it.
 func Open(cfg Config, name string) (*Opened, error) {
+	return open(cfg, func(slots []Slot) (Slot, error) { return choose(slots, name) })
+}
+
+// OpenPSAM opens the security module that cfg names, beside a [Driver] that may
+// use it too: a card that is tapped meanwhile may earn less than it could. Close
+// what it gives.
+func OpenPSAM(cfg Config) (*Opened, error) {
+	return open(cfg, func(slots []Slot) (Slot, error) {
+		for _, s := range slots {
+			if cfg.isPSAM(s.Name) {
+				return s, nil
+			}
+		}
+		return Slot{}, fmt.Errorf("security module in %q: %w: rollcall reader list names the slots that are there", cfg.PSAM.Slot, reader.ErrReaderGone)
+	})
+}
+
+func open(cfg Config, choose func([]Slot) (Slot, error)) (_ *Opened, err error) {
 	line, err := toolLine(cfg)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			line.drop()
+		}
+	}()
 	slots, err := line.slots()
 	if err != nil {
-		line.drop()
 		return nil, err
 	}
-	slot, err := choose(slots, name)
+	slot, err := choose(slots)
 	if err != nil {
-		line.drop()
 		return nil, err
 	}
 	line.name = slot.Name
 	link, err := line.connect()
 	if err != nil {
-		line.drop()
 		return nil, fmt.Errorf("reader %q: %w", slot.Name, err)
 	}
 	return &Opened{Slot: slot, link: link}, nil

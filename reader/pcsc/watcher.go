@@ -181,6 +181,7 @@ func (w *watcher) missPSAM() {
 	w.psam = true
 	w.driver.log.Warn("no reader has the name of the security module's slot", "reader", slot)
 	w.driver.report(slot, reader.ErrReaderGone)
+	w.driver.seat.settle(nil)
 }
 
 // add starts a station for a new reader. A slot for security modules other than

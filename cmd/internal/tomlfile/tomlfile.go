@@ -5,6 +5,7 @@ package tomlfile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -17,12 +18,33 @@ func Load(path string, into any) error {
 	if err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		keys := make([]string, len(unknown))
-		for i, key := range unknown {
-			keys[i] = key.String()
+	return refuse(path, meta.Undecoded())
+}
+
+// LoadTable decodes one table of the file and leaves out the others. A file
+// without that table changes nothing.
+func LoadTable(path, table string, into any) error {
+	var whole map[string]toml.Primitive
+	meta, err := toml.DecodeFile(path, &whole)
+	if err == nil {
+		if found, ok := whole[table]; ok {
+			err = meta.PrimitiveDecode(found, into)
 		}
-		return fmt.Errorf("configuration %s: unknown key %s: remove it, or see the sample in deploy for its right name", path, strings.Join(keys, ", "))
 	}
-	return nil
+	if err != nil {
+		return fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return refuse(path, slices.DeleteFunc(meta.Undecoded(), func(key toml.Key) bool { return key[0] != table }))
+}
+
+// refuse names the keys that a file has and nobody knows.
+func refuse(path string, unknown []toml.Key) error {
+	if len(unknown) == 0 {
+		return nil
+	}
+	keys := make([]string, len(unknown))
+	for i, key := range unknown {
+		keys[i] = key.String()
+	}
+	return fmt.Errorf("configuration %s: unknown key %s: remove it, or see the sample in deploy for its right name", path, strings.Join(keys, ", "))
 }
