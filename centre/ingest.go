@@ -2,6 +2,7 @@ package centre
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,16 +116,21 @@ func (c *Centre) forged(known terminal, batch chain.Batch) error {
 	if batch.Log().Terminal() != known.ID {
 		return fmt.Errorf("it is of terminal %s", batch.Log().Terminal())
 	}
-	cert, err := chain.ParseCertificate(known.Ledger)
-	if err != nil {
-		return err
-	}
-	key, err := c.keys.trust().LedgerKey(cert, known.ID)
+	key, err := c.ledgerKey(known)
 	if err != nil {
 		return err
 	}
 	_, err = batch.Check(key)
 	return err
+}
+
+// ledgerKey gives the key that signs a terminal's heads and alerts.
+func (c *Centre) ledgerKey(known terminal) (crypto.PublicKey, error) {
+	cert, err := chain.ParseCertificate(known.Ledger)
+	if err != nil {
+		return nil, err
+	}
+	return c.keys.trust().LedgerKey(cert, known.ID)
 }
 
 // summary is what reports ask of a record. Empty columns are NULL.
@@ -193,13 +199,13 @@ func text[S ~string](s S) *string {
 	return &out
 }
 
-// mayAcknowledge logs why a batch was not stored, and says whether it may be
+// mayAcknowledge logs why a message was not stored, and says whether it may be
 // acknowledged all the same: it may, unless the store is at fault.
-func (c *Centre) mayAcknowledge(ctx context.Context, id chain.TerminalID, err error) bool {
+func (c *Centre) mayAcknowledge(ctx context.Context, id chain.TerminalID, what string, err error) bool {
 	level := slog.LevelWarn
 	if !errors.Is(err, ErrRefused) {
 		level = slog.LevelError
 	}
-	c.log.Log(ctx, level, "batch not stored", "terminal", string(id), "err", err)
+	c.log.Log(ctx, level, what+" not stored", "terminal", string(id), "err", err)
 	return errors.Is(err, ErrRefused)
 }

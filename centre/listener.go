@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -210,7 +209,8 @@ func (d *door) topic(cl *mqtt.Client, rest string) string {
 // OnACLCheck keeps a terminal to its own topics.
 func (d *door) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	if write {
-		return topic == d.topic(cl, topicRecords) || topic == d.topic(cl, topicState)
+		rest, own := strings.CutPrefix(topic, d.topic(cl, ""))
+		return own && (rest == topicRecords || rest == topicState || rest == topicAlert)
 	}
 	return strings.HasPrefix(topic, d.topic(cl, topicDown))
 }
@@ -224,25 +224,36 @@ func (d *door) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if cl.Net.Inline {
 		return pk, nil
 	}
-	if pk.TopicName == d.topic(cl, topicState) {
-		return d.onState(cl, pk)
-	}
 	ctx, cancel := context.WithTimeout(d.work, ingestTime)
 	defer cancel()
-	receipt, err := d.centre.Ingest(ctx, chain.TerminalID(cl.ID), pk.Payload)
-	if err != nil && !d.centre.mayAcknowledge(ctx, chain.TerminalID(cl.ID), err) {
-		cl.Stop(err)
-		return pk, packets.ErrRejectPacket
+	id := chain.TerminalID(cl.ID)
+	switch pk.TopicName {
+	case d.topic(cl, topicState):
+		return d.dealtWith(ctx, cl, pk, "state", d.centre.state(ctx, id, pk.Payload))
+	case d.topic(cl, topicAlert):
+		pk.FixedHeader.Retain = false
+		err := d.centre.Alert(ctx, id, pk.Payload)
+		pk.Ignore = true // nobody may read it
+		return d.dealtWith(ctx, cl, pk, "alert", err)
 	}
+	receipt, err := d.centre.Ingest(ctx, id, pk.Payload)
 	pk.FixedHeader.Retain = false
 	pk.TopicName, pk.Payload = d.topic(cl, topicReceipt), receipt
 	pk.Ignore = receipt == nil
-	return pk, nil
+	return d.dealtWith(ctx, cl, pk, "batch", err)
 }
 
-func (d *door) onState(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if len(pk.Payload) > maxState || !json.Valid(pk.Payload) {
-		d.centre.log.Warn("state refused", "terminal", cl.ID, "bytes", len(pk.Payload))
+// dealtWith lets a message be acknowledged, unless the store is at fault: then
+// it closes the connection.
+func (d *door) dealtWith(ctx context.Context, cl *mqtt.Client, pk packets.Packet, what string, err error) (packets.Packet, error) {
+	if err == nil {
+		return pk, nil
+	}
+	if !d.centre.mayAcknowledge(ctx, chain.TerminalID(cl.ID), what, err) {
+		cl.Stop(err)
+		return pk, packets.ErrRejectPacket
+	}
+	if what == "state" {
 		pk.Ignore = true
 	}
 	return pk, nil

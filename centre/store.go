@@ -17,6 +17,7 @@ type Centre struct {
 	zone *time.Location
 
 	arriving arrivals
+	runs     runs
 }
 
 // Open reads the keys and opens the database, creating its tables if they are

@@ -10,9 +10,12 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"rollcall/queue/chain"
 )
 
 const (
@@ -71,12 +74,12 @@ func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
 		cancel()
 		<-delivered
 	}()
-	filter := "$share/ingest/rollcall/v1/" + s.centre.cfg.Tenant + "/+/" + topicRecords
-	subscribed := client.Subscribe(filter, 1, func(_ mqtt.Client, m mqtt.Message) {
+	filters := s.filters()
+	subscribed := client.SubscribeMultiple(filters, func(_ mqtt.Client, m mqtt.Message) {
 		select {
 		case waiting <- m:
 		default:
-			s.centre.log.Warn("batch dropped, the store is behind", "topic", m.Topic())
+			s.centre.log.Warn("message dropped, the store is behind", "topic", m.Topic())
 		}
 	})
 	go func() {
@@ -86,10 +89,12 @@ func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
 		close(delivered)
 	}()
 	if err := done(subscribed); err != nil {
-		return false, fmt.Errorf("subscribing to %s: %w", filter, err)
+		return false, fmt.Errorf("subscribing: %w", err)
 	}
-	if granted := subscribed.(*mqtt.SubscribeToken).Result()[filter]; granted > 1 {
-		return false, fmt.Errorf("the broker does not let %s subscribe to %s: check its access list", centreName, filter)
+	for filter, granted := range subscribed.(*mqtt.SubscribeToken).Result() {
+		if granted > 1 {
+			return false, fmt.Errorf("the broker does not let %s subscribe to %s: check its access list", centreName, filter)
+		}
 	}
 	s.centre.log.InfoContext(ctx, "broker connected", "broker", s.centre.cfg.Broker)
 	for {
@@ -108,18 +113,40 @@ func (s *Subscriber) session(ctx context.Context) (connected bool, err error) {
 	}
 }
 
-// take stores a batch and sends the receipt.
+// filters are what the centre hears. Centres on one database share records and
+// alerts; states go to each, so that each can tell two boxes from one.
+func (s *Subscriber) filters() map[string]byte {
+	terminals := "rollcall/v1/" + s.centre.cfg.Tenant + "/+/"
+	return map[string]byte{
+		"$share/ingest/" + terminals + topicRecords: 1,
+		"$share/ingest/" + terminals + topicAlert:   1,
+		terminals + topicState:                      1,
+	}
+}
+
+// take deals with a message, and answers a batch with the receipt.
 func (s *Subscriber) take(ctx context.Context, client mqtt.Client, m mqtt.Message) error {
-	id, ok := terminalOf(s.centre.cfg.Tenant, m.Topic())
+	id, rest, ok := terminalOf(s.centre.cfg.Tenant, m.Topic())
 	if !ok {
-		s.centre.log.WarnContext(ctx, "batch under a topic of no terminal", "topic", m.Topic())
+		s.centre.log.WarnContext(ctx, "message under a topic of no terminal", "topic", m.Topic())
 		return nil
 	}
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), ingestTime)
 	defer cancel()
-	receipt, err := s.centre.Ingest(work, id, m.Payload())
+	var receipt []byte
+	var err error
+	what := strings.TrimPrefix(rest, "up/")
+	switch rest {
+	case topicState:
+		err = s.centre.state(work, id, m.Payload())
+	case topicAlert:
+		err = s.centre.Alert(work, id, m.Payload())
+	case topicRecords:
+		what = "batch"
+		receipt, err = s.centre.Ingest(work, id, m.Payload())
+	}
 	if err != nil {
-		s.centre.mayAcknowledge(ctx, id, err)
+		s.centre.mayAcknowledge(ctx, id, what, err)
 	}
 	if receipt == nil {
 		return nil
@@ -153,10 +180,13 @@ func (s *Subscriber) connect(ctx context.Context, lost chan<- error) (mqtt.Clien
 		SetWriteTimeout(brokerTime).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
 			conn, err := s.dial(ctx)
-			if err == nil { // paho's wait for CONNACK knows no context
-				keep = context.AfterFunc(ctx, func() { conn.Close() })
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			keep = context.AfterFunc(ctx, func() { conn.Close() }) // paho's wait for CONNACK knows no context
+			// What is longer than any terminal may send is cut: paho makes room for
+			// whatever length a packet claims, and a broker may pass on larger ones.
+			return chain.LimitPackets(conn, maxPacket), nil
 		}).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			select {

@@ -112,7 +112,7 @@ func runTerminal(t *testing.T, b *box, address string) *terminalRun {
 	t.Helper()
 	trust, err := b.admission.Trust()
 	require.NoError(t, err)
-	var up int64
+	began, up := time.Now(), int64(0)
 	ledger, err := queue.Open(queue.Config{
 		Dir: t.TempDir(), Terminal: b.id, Key: b.ledger, ReceiptKey: trust.Receipt, Software: "test",
 		Stamp: func() chain.Stamp {
@@ -124,9 +124,12 @@ func runTerminal(t *testing.T, b *box, address string) *terminalRun {
 	r := &terminalRun{ledger: ledger, packages: make(chan []byte, 16)}
 	up1, err := uplink.New(uplink.Config{
 		Addresses: []string{address}, RetryStart: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
-		Admission: b.admission, Key: b.uplink, Software: "test", Now: time.Now,
-		Package: func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
-		Report:  func(bool, error) {},
+		Admission: b.admission, Key: b.uplink, LedgerKey: b.ledger, Software: "test", Now: time.Now,
+		Package:   func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
+		Command:   func(context.Context, []byte) {},
+		Up:        func() time.Duration { return time.Since(began) },
+		Receipted: func(time.Time, time.Duration, time.Duration) {},
+		Report:    func(bool, error) {},
 	}, ledger, discard())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

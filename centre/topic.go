@@ -10,6 +10,7 @@ import (
 const (
 	topicRecords = "up/records"
 	topicState   = "up/state" // retained, with last will
+	topicAlert   = "up/alert"
 	topicReceipt = "down/receipt"
 	topicPackage = "down/package/" // and the class; retained
 	topicDown    = "down/"
@@ -19,10 +20,11 @@ func topicPrefix(tenant string, id chain.TerminalID) string {
 	return "rollcall/v1/" + tenant + "/" + string(id) + "/"
 }
 
-// terminalOf gives the terminal that a topic under a tenant belongs to.
-func terminalOf(tenant, topic string) (chain.TerminalID, bool) {
+// terminalOf gives the terminal that a topic under a tenant belongs to, and
+// what follows its name.
+func terminalOf(tenant, topic string) (id chain.TerminalID, rest string, ok bool) {
 	rest, ours := strings.CutPrefix(topic, "rollcall/v1/"+tenant+"/")
-	name, _, deeper := strings.Cut(rest, "/")
-	id := chain.TerminalID(name)
-	return id, ours && deeper && id.Valid()
+	name, rest, deeper := strings.Cut(rest, "/")
+	id = chain.TerminalID(name)
+	return id, rest, ours && deeper && id.Valid()
 }

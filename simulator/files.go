@@ -25,7 +25,7 @@ func (s *Stage) writeConfig() error {
 			"worker", filepath.Join(s.Bin, "rollcall-vision"),
 			"worker_config", s.path("vision.toml"),
 		) +
-			"[uplink]\n" + fmt.Sprintf("addresses = [%q]\nretry_max = \"3s\"\n", s.link.Addr()) +
+			"[uplink]\n" + fmt.Sprintf("addresses = [%q]\nretry_max = \"3s\"\nstart_spread = \"0s\"\n", s.link.Addr()) +
 			"[panel]\n" + settings("listen", s.Panel),
 	}
 	for name, text := range files {

@@ -35,7 +35,7 @@ type config struct {
 }
 
 func loadConfig(path string) (config, *time.Location, error) {
-	c := config{Zone: "Asia/Shanghai"}
+	c := config{Zone: "Asia/Shanghai", Uplink: mqtt.Config{StartSpread: time.Minute}}
 	if err := tomlfile.Load(path, &c); err != nil {
 		return c, nil, err
 	}

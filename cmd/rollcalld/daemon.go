@@ -122,6 +122,7 @@ func (d *daemon) watchLedger(ctx context.Context) error {
 		status := d.ledger.Status()
 		d.panel.Unsent(status.Unsent)
 		d.ledgerHealth(status)
+		d.ledgerAlerts(status)
 		d.clockHealth()
 		select {
 		case <-ctx.Done():
@@ -194,16 +195,22 @@ func (d *daemon) today() string {
 	return d.clock.Now().Format(time.DateOnly)
 }
 
+// uplinkReport keeps the uplink's health. Records that go up are all right,
+// even where another address or the certificate's end needs a look.
 func (d *daemon) uplinkReport(online bool, err error) {
-	if online && err == nil {
-		d.health.OK(device.PartUplink)
-		return
+	var sentence device.Sentence
+	troubles, ok := errors.AsType[mqtt.Troubles](err)
+	switch {
+	case ok:
+		sentence.Zh, sentence.En = troubles.Sentence()
+	case !online:
+		sentence = device.Sentence{Zh: "尚未连接中心系统", En: "Not connected to the centre yet."}
 	}
-	sentence := device.Sentence{Zh: "尚未连接中心系统", En: "Not connected to the centre yet."}
-	if trouble, ok := errors.AsType[*mqtt.Trouble](err); ok {
-		sentence.Zh, sentence.En = trouble.Sentence()
+	state := device.StateDegraded
+	if online {
+		state = device.StateOK
 	}
-	d.health.Set(device.PartUplink, device.StateDegraded, sentence)
+	d.health.Set(device.PartUplink, state, sentence)
 }
 
 // takePackage takes a class package that came down.
@@ -214,6 +221,7 @@ func (d *daemon) takePackage(ctx context.Context, jws []byte) {
 	case errors.Is(err, errAlreadyHere):
 	default:
 		d.log.Error("class package refused", "err", err)
+		d.uplink.Raise(chain.AlertForgedDown, "package")
 	}
 }
 

@@ -99,6 +99,7 @@ func (d *daemon) openLedger(trust chain.Trust) (err error) {
 func (d *daemon) recall(trust chain.Trust) (err error) {
 	d.book = attendance.NewBook()
 	err = d.ledger.Each(func(e chain.Entry) error {
+		d.alerts.observe(e)
 		if err := d.book.Observe(uint64(e.Seq), attendance.RecordType(e.Type), e.Body); err != nil {
 			// What stands there is evidence for the auditor, no reason to turn a class away.
 			d.log.Error("record does not hold", "seq", e.Seq, "err", err)
@@ -159,12 +160,23 @@ func (d *daemon) openReaders() (err error) {
 	return nil
 }
 
+// justStarted is how long after boot a terminal may be one of many that
+// started together.
+const justStarted = 5 * time.Minute
+
 func (d *daemon) openUplink() (err error) {
 	cfg := d.cfg.Uplink
-	cfg.Admission, cfg.Key = d.admission, d.keys.Uplink()
+	cfg.Admission, cfg.Key, cfg.LedgerKey = d.admission, d.keys.Uplink(), d.keys.Ledger()
 	cfg.Software, cfg.Now = software, d.clock.Now
 	cfg.Package, cfg.Command, cfg.Report = d.takePackage, d.commands.take, d.uplinkReport
 	cfg.Up, cfg.Receipted = d.clock.Up, func(time.Time, time.Duration, time.Duration) {}
+	cfg.Certificate = func() (string, error) {
+		a, err := device.LoadAdmission(filepath.Join(d.cfg.State, "keys"))
+		return a.Uplink, err
+	}
+	if up := time.Duration(d.clock.Stamp().UpMS) * time.Millisecond; up > justStarted {
+		cfg.StartSpread = 0
+	}
 	d.uplink, err = mqtt.New(cfg, d.ledger, d.log)
 	return err
 }
@@ -197,6 +209,7 @@ type daemon struct {
 	enrolling  sync.Mutex             // one enrolment or erasure at a time
 	started    time.Time
 	screen     screenNow
+	alerts     alerts
 }
 
 // close gives the ledger back after a start that did not come about.

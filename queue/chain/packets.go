@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"io"
+	"net"
 )
 
 // ErrPacket says that bytes are no MQTT packet, or one that may not be so long.
@@ -29,6 +30,18 @@ type Packets struct {
 
 // NewPackets limits what comes from r to limit bytes after the fixed header.
 func NewPackets(r io.Reader, limit int) *Packets { return &Packets{r: r, limit: limit} }
+
+// LimitPackets is a connection that reads through [Packets].
+func LimitPackets(conn net.Conn, limit int) net.Conn {
+	return limitedConn{conn, NewPackets(conn, limit)}
+}
+
+type limitedConn struct {
+	net.Conn
+	packets *Packets
+}
+
+func (c limitedConn) Read(b []byte) (int, error) { return c.packets.Read(b) }
 
 // Read implements [io.Reader].
 func (p *Packets) Read(b []byte) (int, error) {

@@ -84,6 +84,16 @@ func (a authority) admit(t testing.TB) (chain.Admission, *ecdsa.PrivateKey) {
 	}, uplink.PrivateKey.(*ecdsa.PrivateKey)
 }
 
+// renew makes another uplink certificate of the test terminal's.
+func (a authority) renew(t testing.TB, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
+	return sign(t, &x509.Certificate{
+		SerialNumber: big.NewInt(3),
+		Subject:      pkix.Name{CommonName: string(queuetest.Terminal), OrganizationalUnit: []string{string(chain.RoleUplink)}},
+		NotBefore:    validFrom, NotAfter: end,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a.cert, key, a.key)
+}
+
 // serverTLS is the centre's side.
 func (a authority) serverTLS(t testing.TB, cert tls.Certificate) *tls.Config {
 	t.Helper()

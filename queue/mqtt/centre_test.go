@@ -40,6 +40,8 @@ type centre struct {
 	lines   [][]byte   // stored, from seq 1
 	batches [][2]chain.Seq
 	states  []string
+	alerts  [][]byte
+	before  []int   // lines stored when each alert came
 	broken  []error // batches that did not verify
 }
 
@@ -89,6 +91,10 @@ func (c *centre) OnPublish(cl *broker.Client, pk packets.Packet) (packets.Packet
 	switch pk.TopicName {
 	case prefix + "up/state":
 		c.state(pk.Payload)
+	case prefix + "up/alert":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.alerts, c.before = append(c.alerts, pk.Payload), append(c.before, len(c.lines))
 	case prefix + "up/records":
 		return c.records(cl, pk)
 	}
@@ -172,6 +178,31 @@ func (c *centre) seen() (batches [][2]chain.Seq, states []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append(batches, c.batches...), append(states, c.states...)
+}
+
+func (c *centre) storedAtAlert() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]int(nil), c.before...)
+}
+
+// certificateAlerts gives the codes of the alerts about the certificate.
+func (c *centre) certificateAlerts() (codes []string) {
+	for _, a := range c.opened() {
+		if a.Kind == chain.AlertCertificate {
+			codes = append(codes, a.Code)
+		}
+	}
+	return codes
+}
+
+// cutAll ends every connection.
+func (c *centre) cutAll() {
+	for _, cl := range c.server.Clients.GetAll() {
+		if !cl.Net.Inline {
+			_ = cl.Net.Conn.Close()
+		}
+	}
 }
 
 // pipes is a listener whose connections are in memory, for virtual time.

@@ -19,6 +19,7 @@ import (
 const (
 	topicRecords  = "up/records"
 	topicState    = "up/state"
+	topicAlert    = "up/alert"
 	topicReceipt  = "down/receipt"
 	topicPackages = "down/package/#" // one retained message per class
 	topicCommand  = "down/command"   // retained until it is answered
@@ -35,6 +36,27 @@ const (
 	atLeastOnce  = 1
 	subackRefuse = 0x80 // MQTT 3.1.1 3.9.3
 	maxReceipts  = 16
+	// maxDown bounds what comes down in one packet; the largest class package has
+	// a quarter of it. maxReceipt bounds a receipt.
+	maxDown    = 8 << 20
+	maxReceipt = 4 << 10
+
+	// A batch that takes longer than slow, or gets no answer, is followed by
+	// smaller ones, down to leastBatch; one that is answered quickly by larger
+	// ones. At 16 kbit/s a full batch would take 33 s.
+	slow       = 5 * time.Second
+	quick      = slow / 2
+	leastBatch = 4 << 10
+	// moveOn is how many batches without a receipt send the uplink to its next
+	// address, if there is one.
+	moveOn = 3
+	// rewindAfter is how long a receipt for less than the batch may be an old one
+	// that is overtaken by the right one.
+	rewindAfter = 2 * time.Second
+	// lookEvery is how often a connection looks at what time alone changes: alerts
+	// that are due again, and each hour its certificate.
+	lookEvery       = time.Minute
+	certificateLook = time.Hour
 )
 
 // state is the retained message that says whether the terminal is there.
@@ -43,11 +65,12 @@ type state struct {
 	Software string      `json:"software"`
 	Log      chain.LogID `json:"log"`
 	Seq      chain.Seq   `json:"seq"`
+	Run      string      `json:"run"` // of the process: one that comes back after another was here is a second box
 }
 
 func (u *Uplink) state(word string) []byte {
 	log, last, _ := u.ledger.Marks()
-	text, err := json.Marshal(state{State: word, Software: u.cfg.Software, Log: log, Seq: last})
+	text, err := json.Marshal(state{State: word, Software: u.cfg.Software, Log: log, Seq: last, Run: u.run})
 	if err != nil {
 		panic("mqtt: " + err.Error())
 	}
@@ -65,34 +88,37 @@ type connection struct {
 	lost     chan error  // holds one
 	keep     func() bool // after the handshakes: ctx's end cuts no more; written by open
 	receipt  bool        // one came that let records go
+	told     map[chain.AlertKind]sent
+	looked   time.Time // at the certificate
 }
 
 // connection runs one connection until it is lost or ctx ends. worked says
 // whether the centre answered with a receipt or stayed for a while.
 func (u *Uplink) connection(ctx context.Context, address string) (worked bool, err error) {
-	c := &connection{Uplink: u, address: address, receipts: make(chan []byte, maxReceipts), lost: make(chan error, 1)}
+	c := &connection{Uplink: u, address: address, receipts: make(chan []byte, maxReceipts), lost: make(chan error, 1), told: map[chain.AlertKind]sent{}}
 	if err := c.connect(ctx); err != nil {
-		return false, explain(address, err)
+		return false, err
 	}
 	defer c.client.Disconnect(quiesce)
 	began := time.Now()
+	c.looked = began
 	if err = c.greet(ctx); err == nil {
-		u.report(true, nil)
+		u.trouble(true, address, nil)
 		err = c.work(ctx)
 	}
 	if ctx.Err() != nil { // a clean end sends no last will
 		c.client.Publish(u.prefix+topicState, atLeastOnce, true, u.state("offline")).WaitTimeout(goodbyeTimeout)
 		return false, nil
 	}
-	return c.receipt || time.Since(began) > keepAlive, explain(address, err)
+	return c.receipt || time.Since(began) > keepAlive && !errors.Is(err, errNoReceipt), err
 }
 
 func (c *connection) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*connectTimeout)
 	defer cancel()
 	c.client = paho.NewClient(c.options(ctx))
 	token := c.client.Connect()
-	if !token.WaitTimeout(2 * connectTimeout) { // ctx ends it before
+	if !token.WaitTimeout(4 * connectTimeout) { // ctx ends it before
 		return errSilent
 	}
 	if token.Error() == nil && !c.keep() {
@@ -129,7 +155,9 @@ func (c *connection) options(ctx context.Context) *paho.ClientOptions {
 // open dials and shakes hands. From then on the end of ctx cuts the connection,
 // until keep is called: paho's own wait for CONNACK knows no context.
 func (c *connection) open(ctx context.Context) (net.Conn, error) {
-	raw, err := c.dial(ctx, "tcp", c.address)
+	step, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	raw, err := c.dial(step, "tcp", c.address)
 	if err != nil {
 		return nil, err
 	}
@@ -138,12 +166,14 @@ func (c *connection) open(ctx context.Context) (net.Conn, error) {
 		conf.ServerName, _, _ = net.SplitHostPort(c.address)
 	}
 	conn := tls.Client(raw, conf)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	step, cancel = context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(step); err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	c.keep = context.AfterFunc(ctx, func() { _ = raw.Close() })
-	return conn, nil
+	return chain.LimitPackets(conn, maxDown), nil // paho makes room for whatever length a packet claims
 }
 
 // heard takes what comes down. It is called by goroutines of paho's and only
@@ -157,6 +187,10 @@ func (c *connection) heard(_ paho.Client, m paho.Message) {
 		if !box.put(m.Topic(), m.Payload()) {
 			c.log.Warn("message dropped: too many wait", "bytes", len(m.Payload()))
 		}
+		return
+	}
+	if len(m.Payload()) > maxReceipt {
+		c.log.Warn("receipt dropped: too long", "bytes", len(m.Payload()))
 		return
 	}
 	for {
@@ -205,18 +239,20 @@ func (c *connection) await(ctx context.Context, token paho.Token) error {
 	}
 }
 
-// work sends batches, one at a time, and takes receipts. It returns when ctx
-// ends, or why the connection is of no more use.
+// work sends alerts and batches, one at a time, and takes receipts. It returns
+// when ctx ends, or why the connection is of no more use.
 func (c *connection) work(ctx context.Context) error {
 	log, _, at := c.ledger.Marks() // the centre has everything up to here
-	patience := c.cfg.ReceiptTimeout
-	for {
+	for patience, unanswered := c.cfg.ReceiptTimeout, 0; ; {
+		if err := c.alertsFirst(ctx); err != nil {
+			return err
+		}
 		changed := c.ledger.Changed()
 		if now, last, receipted := c.ledger.Marks(); now != log || receipted < at { // the next epoch's turn, or records are to go again
 			c.departure.begin(now, last, receipted)
 			log, at = now, receipted
 		}
-		payload, last, err := c.ledger.Batch(at, chain.MaxBatchRecords, chain.MaxBatchBytes)
+		payload, last, err := c.ledger.Batch(at, chain.MaxBatchRecords, c.size)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLedger, err)
 		}
@@ -227,21 +263,38 @@ func (c *connection) work(ctx context.Context) error {
 			continue
 		}
 		c.departure.leave(log, last, c.cfg.Up())
+		began := time.Now()
 		now, err := c.send(ctx, payload, at, patience)
+		c.adapt(now != at && err == nil, time.Since(began))
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		if now > at {
-			patience = c.cfg.ReceiptTimeout
+		if now != at {
+			patience, unanswered = c.cfg.ReceiptTimeout, 0
 		} else {
-			patience = min(2*patience, max(c.cfg.RetryMax, c.cfg.ReceiptTimeout))
+			patience, unanswered = min(2*patience, max(c.cfg.RetryMax, c.cfg.ReceiptTimeout)), unanswered+1
+		}
+		if unanswered == moveOn && len(c.cfg.Addresses) > 1 {
+			return errNoReceipt
 		}
 		at = now
 	}
 }
 
+// adapt fits the batches to what the way to the centre carries.
+func (c *connection) adapt(answered bool, took time.Duration) {
+	switch {
+	case !answered || took > slow:
+		c.size = max(c.size/2, leastBatch)
+	case took < quick:
+		c.size = min(2*c.size, chain.MaxBatchBytes)
+	}
+}
+
 // idle waits for something to send.
 func (c *connection) idle(ctx context.Context, changed <-chan struct{}) (ended bool, err error) {
+	t := time.NewTimer(lookEvery)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return true, nil
@@ -250,7 +303,24 @@ func (c *connection) idle(ctx context.Context, changed <-chan struct{}) (ended b
 	case jws := <-c.receipts:
 		c.take(jws)
 	case <-changed:
+	case <-c.alerts.changed:
+	case <-t.C:
+		return c.look()
 	}
+	return false, nil
+}
+
+// look looks at the certificate every hour. One that was renewed is used at
+// once: the centre asks for it only when a connection begins.
+func (c *connection) look() (ended bool, err error) {
+	if time.Since(c.looked) < certificateLook {
+		return false, nil
+	}
+	c.looked = time.Now()
+	if c.lookAtCertificate() {
+		return true, errRenewed
+	}
+	c.report(true)
 	return false, nil
 }
 
@@ -261,6 +331,7 @@ func (c *connection) idle(ctx context.Context, changed <-chan struct{}) (ended b
 func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, patience time.Duration) (chain.Seq, error) {
 	published := c.client.Publish(c.prefix+topicRecords, atLeastOnce, false, payload)
 	answered := published.Done()
+	from := at
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	for {
@@ -274,16 +345,20 @@ func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, pat
 			r, ok := c.take(jws)
 			if ok && r.Seq > at {
 				c.receipt = true
-				c.report(true, nil)
+				c.trouble(true, c.address, nil)
 				return r.Seq, nil
 			} else if ok && r.Seq < at {
 				at = r.Seq
+				t.Reset(rewindAfter)
 			}
 		case <-t.C:
+			if at < from {
+				return at, nil
+			}
 			if answered != nil {
 				return at, errSilent
 			}
-			c.report(true, &Trouble{Code: NoReceipt, Address: c.address})
+			c.trouble(false, c.address, errNoReceipt)
 			return at, nil
 		case err := <-c.lost:
 			return at, errors.Join(errLost, err)
@@ -297,7 +372,8 @@ func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, pat
 func (c *connection) take(jws []byte) (chain.Receipt, bool) {
 	r, err := c.ledger.Receipt(jws)
 	if err != nil {
-		c.report(true, &Trouble{Code: WrongReceipt, Address: c.address, Err: err})
+		c.Raise(chain.AlertWrongReceipt, "")
+		c.trouble(false, c.address, fmt.Errorf("%w: %w", errReceipt, err))
 		return r, false
 	}
 	if left, first := c.departure.of(r); first {

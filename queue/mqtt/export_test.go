@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"net"
+	"time"
 )
 
 // SetDial gives an uplink another way to its addresses.
@@ -11,3 +12,6 @@ func (u *Uplink) SetDial(dial func(ctx context.Context, network, address string)
 }
 
 const DefaultReceiptTimeout = defaultReceiptTimeout
+
+// SetJitter gives an uplink other pauses.
+func (u *Uplink) SetJitter(jitter func(time.Duration) time.Duration) { u.jitter = jitter }

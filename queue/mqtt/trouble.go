@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
@@ -30,20 +31,23 @@ const (
 	NoReceipt     Code = "no_receipt"    // the broker answers, the centre does not
 	WrongReceipt  Code = "wrong_receipt" // the centre's word does not fit this ledger
 	LedgerTrouble Code = "ledger"
+	Expiring      Code = "expiring" // the terminal's own certificate ends soon
+	Expired       Code = "expired"  // it has ended; records wait until there is another
 )
 
 // Codes lists every code.
-var Codes = []Code{NoRoute, UnknownServer, WrongName, NotValidNow, OldTLS, Refused, Lost, Silent, NoReceipt, WrongReceipt, LedgerTrouble}
+var Codes = []Code{NoRoute, UnknownServer, WrongName, NotValidNow, OldTLS, Refused, Lost, Silent, NoReceipt, WrongReceipt, LedgerTrouble, Expiring, Expired}
 
 // Trouble is what is wrong with the uplink. Its sentences are for the
 // caretaker. Records wait meanwhile, whatever the code.
 type Trouble struct {
 	Code    Code
-	Address string // the broker's
-	Err     error  // the cause, if one is known
+	Address string    // the broker's
+	Until   time.Time // of Expiring and Expired: the certificate's end
+	Err     error     // the cause, if one is known
 }
 
-// sentences has Chinese and English; %s is the address.
+// sentences has Chinese and English; %s is the address, or the day of Until.
 var sentences = map[Code][2]string{
 	NoRoute: {
 		"连接不上中心 %s：请检查网线、路由器和地址设置。记录已存本机，恢复后自动上传",
@@ -89,12 +93,23 @@ var sentences = map[Code][2]string{
 		"读不出本机账本，无法向 %s 发送：请联系维护人员",
 		"the ledger cannot be read, so nothing is sent to %s: call support",
 	},
+	Expiring: {
+		"本终端的联网证书将于 %s 到期：请向中心申请新的准入文件，用 rollcall terminal admit 导入，无需重启",
+		"this terminal's uplink certificate ends on %s: ask the centre for a new admission and take it in with rollcall terminal admit; no restart is needed",
+	},
+	Expired: {
+		"本终端的联网证书已于 %s 到期，记录已存本机：请向中心申请新的准入文件，用 rollcall terminal admit 导入，无需重启",
+		"this terminal's uplink certificate ended on %s; records are kept here: ask the centre for a new admission and take it in with rollcall terminal admit; no restart is needed",
+	},
 }
 
 // Sentence tells the caretaker what is wrong and what to do.
 func (t *Trouble) Sentence() (zh, en string) {
-	s := sentences[t.Code]
-	return fmt.Sprintf(s[0], t.Address), fmt.Sprintf(s[1], t.Address)
+	s, about := sentences[t.Code], t.Address
+	if !t.Until.IsZero() {
+		about = t.Until.Format(time.DateOnly)
+	}
+	return fmt.Sprintf(s[0], about), fmt.Sprintf(s[1], about)
 }
 
 func (t *Trouble) Error() string {
@@ -107,11 +122,28 @@ func (t *Trouble) Error() string {
 
 func (t *Trouble) Unwrap() error { return t.Err }
 
-func codeOf(err error) Code {
-	if t, ok := errors.AsType[*Trouble](err); ok {
-		return t.Code
+// Troubles is everything that is wrong with the uplink: the terminal's own
+// certificate first, then address by address.
+type Troubles []*Trouble
+
+// Sentence tells the caretaker all of it.
+func (ts Troubles) Sentence() (zh, en string) {
+	var zhs, ens []string
+	for _, t := range ts {
+		zh, en := t.Sentence()
+		zhs, ens = append(zhs, zh), append(ens, en)
 	}
-	return ""
+	return strings.Join(zhs, "；"), strings.Join(ens, "; ")
+}
+
+func (ts Troubles) Error() string { return errors.Join(ts.Unwrap()...).Error() }
+
+func (ts Troubles) Unwrap() []error {
+	out := make([]error, len(ts))
+	for i, t := range ts {
+		out[i] = t
+	}
+	return out
 }
 
 var (
@@ -120,10 +152,13 @@ var (
 	errNotAllowed = errors.New("not allowed")
 	errHandshake  = errors.New("TLS handshake")
 	errLedger     = errors.New("reading the ledger")
+	errNoReceipt  = errors.New("no receipt")
+	errReceipt    = errors.New("receipt refused")
+	errRenewed    = errors.New("the certificate was renewed")
 )
 
 // explain finds what an error means for a person.
-func explain(address string, err error) error {
+func explain(address string, err error) *Trouble {
 	return &Trouble{Code: diagnose(err), Address: address, Err: err}
 }
 
@@ -138,6 +173,10 @@ func diagnose(err error) Code {
 	switch {
 	case errors.Is(err, errLedger):
 		return LedgerTrouble
+	case errors.Is(err, errNoReceipt):
+		return NoReceipt
+	case errors.Is(err, errReceipt):
+		return WrongReceipt
 	case errors.Is(err, errSilent):
 		return Silent
 	case errors.Is(err, errLost):

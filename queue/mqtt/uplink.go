@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -40,11 +40,20 @@ type Config struct {
 	// ReceiptTimeout is how long a batch may go without the centre's receipt
 	// before it is sent again, 30 s; doubled each time up to RetryMax.
 	ReceiptTimeout time.Duration `toml:"receipt_timeout"`
+	// StartSpread bounds the random wait before the first connection, so that
+	// a town whose power comes back does not call at once. 0 waits for nothing;
+	// the daemon gives 1 min while the machine has just started.
+	StartSpread time.Duration `toml:"start_spread"`
 
 	// Admission names tenant, terminal, authority and certificate.
 	Admission chain.Admission `toml:"-"`
 	// Key is the key of the admission's uplink certificate.
 	Key crypto.Signer `toml:"-"`
+	// LedgerKey signs alerts.
+	LedgerKey crypto.Signer `toml:"-"`
+	// Certificate reads the uplink certificate in PEM as it is on disk now: it is
+	// asked before each connection and every hour. nil keeps the admission's.
+	Certificate func() (string, error) `toml:"-"`
 	// Software names this program and its version, for the state message.
 	Software string `toml:"-"`
 	// Now judges the validity of the broker's certificate.
@@ -63,8 +72,9 @@ type Config struct {
 	// for the first time at sent and were answered at got, both by Up. It must
 	// not block.
 	Receipted func(at time.Time, sent, got time.Duration) `toml:"-"`
-	// Report is told of each change: whether there is a connection, and what
-	// is wrong, a [*Trouble] or nil. It must not block.
+	// Report is told of each change: whether records reach the centre, as far
+	// as is known, and what is wrong all the same, [Troubles] or nil. It must
+	// not block.
 	Report func(online bool, err error) `toml:"-"`
 }
 
@@ -91,6 +101,9 @@ func (c *Config) check() error {
 			*field.value = field.usual
 		}
 	}
+	if c.StartSpread < 0 {
+		return fmt.Errorf("uplink: start_spread = %s must not be below 0", c.StartSpread)
+	}
 	if c.RetryStart > c.RetryMax {
 		return fmt.Errorf("uplink: retry_start = %s is above retry_max = %s", c.RetryStart, c.RetryMax)
 	}
@@ -105,8 +118,8 @@ func (c *Config) check() error {
 	if !chain.ValidTenant(c.Admission.Tenant) || !c.Admission.Terminal.Valid() {
 		return fmt.Errorf("uplink: the admission's tenant %q or terminal %q cannot stand in a topic", c.Admission.Tenant, c.Admission.Terminal)
 	}
-	if c.Key == nil || c.Now == nil || c.Package == nil || c.Command == nil || c.Up == nil || c.Receipted == nil || c.Report == nil {
-		return errors.New("uplink: key, now, package, command, up, receipted and report must be given")
+	if c.Key == nil || c.LedgerKey == nil || c.Now == nil || c.Package == nil || c.Command == nil || c.Up == nil || c.Receipted == nil || c.Report == nil {
+		return errors.New("uplink: key, ledger key, now, package, command, up, receipted and report must be given")
 	}
 	return nil
 }
@@ -116,19 +129,23 @@ type Uplink struct {
 	cfg      Config
 	ledger   Ledger
 	log      *slog.Logger
-	tls      *tls.Config
 	prefix   string // of all topics, with a slash at its end
+	run      string // names this run: two boxes with one identity have two
 	packages *inbox
 	commands *inbox
+	alerts   *alerts
 
-	// dial opens the way to an address; tests give another.
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// dial opens the way to an address, jitter takes a random part of a pause;
+	// tests give others.
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	jitter func(time.Duration) time.Duration
 
 	// owned by Run
 	departure departure
-	online    bool
-	code      Code
-	reported  bool
+	tls       *tls.Config
+	wrong     map[string]*Trouble // by address; "" is the terminal's own certificate
+	said      string              // the last report
+	size      int                 // bytes of the next batch, at most
 }
 
 // New makes an uplink; it connects when it runs.
@@ -140,46 +157,20 @@ func New(cfg Config, ledger Ledger, log *slog.Logger) (*Uplink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("uplink: %w", err)
 	}
-	dialer := &net.Dialer{Timeout: connectTimeout}
 	return &Uplink{
 		cfg:      cfg,
 		ledger:   ledger,
 		log:      log,
 		tls:      conf,
 		prefix:   "rollcall/v1/" + cfg.Admission.Tenant + "/" + string(cfg.Admission.Terminal) + "/",
+		run:      strconv.FormatUint(rand.Uint64(), 16),
 		packages: newInbox(),
 		commands: newInbox(),
-		dial:     dialer.DialContext,
-	}, nil
-}
-
-// tlsConfig believes the centre's authority alone, and of its certificates
-// only those for the centre: terminals hold some by the same authority.
-func tlsConfig(cfg Config) (*tls.Config, error) {
-	trust, err := cfg.Admission.Trust()
-	if err != nil {
-		return nil, err
-	}
-	cert, err := chain.ParseCertificate(cfg.Admission.Uplink)
-	if err != nil {
-		return nil, fmt.Errorf("uplink certificate: %w", err)
-	}
-	if pub, ok := cfg.Key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(cert.PublicKey) {
-		return nil, errors.New("the uplink certificate is for another key than this terminal's: ask the centre for a new admission")
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(trust.CA)
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		RootCAs:      roots,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: cfg.Key}},
-		Time:         cfg.Now,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			if role := chain.RoleOf(state.PeerCertificates[0]); role != chain.RoleCentre {
-				return fmt.Errorf("%w: it is a %s certificate", chain.ErrUntrusted, role)
-			}
-			return nil
-		},
+		alerts:   newAlerts(),
+		dial:     newDialer().DialContext,
+		jitter:   jitter,
+		wrong:    map[string]*Trouble{},
+		size:     chain.MaxBatchBytes,
 	}, nil
 }
 
@@ -192,15 +183,20 @@ func (u *Uplink) Run(ctx context.Context) error {
 	defer down.Wait()
 
 	u.departure.begin(u.ledger.Marks())
+	pause(ctx, u.jitter(u.cfg.StartSpread))
 	wait := u.cfg.RetryStart
 	for next, failed := 0, 0; ctx.Err() == nil; {
 		address := u.cfg.Addresses[next%len(u.cfg.Addresses)]
+		u.lookAtCertificate()
 		worked, err := u.connection(ctx, address)
-		if ctx.Err() != nil {
-			break
+		switch {
+		case ctx.Err() != nil:
+			continue
+		case errors.Is(err, errRenewed):
+			continue
 		}
-		u.report(false, err)
-		if worked {
+		u.trouble(false, address, err)
+		if worked { // and stay with this address
 			wait, failed = u.cfg.RetryStart, 0
 		} else {
 			next, failed = next+1, failed+1
@@ -208,26 +204,51 @@ func (u *Uplink) Run(ctx context.Context) error {
 				continue // another address may answer
 			}
 		}
-		pause(ctx, rand.N(wait))
+		pause(ctx, u.jitter(wait))
 		wait = min(2*wait, u.cfg.RetryMax)
 	}
-	u.report(false, nil)
+	u.report(false)
 	return nil
 }
 
-// report tells of changes only. Two troubles of one kind are one.
-func (u *Uplink) report(online bool, err error) {
-	code := codeOf(err)
-	if u.reported && online == u.online && code == u.code {
+// trouble notes what is wrong with an address, or that nothing is, and reports.
+func (u *Uplink) trouble(online bool, address string, err error) {
+	delete(u.wrong, address)
+	if err != nil {
+		u.wrong[address] = explain(address, err)
+	}
+	u.report(online)
+}
+
+// report tells of changes only. Two troubles of one kind at one address are one.
+func (u *Uplink) report(online bool) {
+	var wrong Troubles
+	said := fmt.Sprint(online)
+	for _, address := range append([]string{""}, u.cfg.Addresses...) {
+		if t := u.wrong[address]; t != nil {
+			wrong = append(wrong, t)
+			said += " " + address + " " + string(t.Code)
+		}
+	}
+	if said == u.said {
 		return
 	}
-	u.reported, u.online, u.code = true, online, code
-	if err == nil {
+	u.said = said
+	if wrong == nil {
 		u.log.Info("uplink", "online", online)
-	} else {
-		u.log.Warn("uplink", "online", online, "err", err)
+		u.cfg.Report(online, nil)
+		return
 	}
-	u.cfg.Report(online, err)
+	u.log.Warn("uplink", "online", online, "err", wrong)
+	u.cfg.Report(online, wrong)
+}
+
+// jitter is full jitter: a random part of d.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
 }
 
 func pause(ctx context.Context, d time.Duration) {

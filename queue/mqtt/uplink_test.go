@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,7 +28,7 @@ type site struct {
 	cfg    mqtt.Config
 
 	mu       sync.Mutex // guards what follows
-	reports  []string   // "online", "offline" or a code
+	reports  []string   // words
 	packages []string
 	commands []string
 	trips    []time.Duration // round trips that tell the time
@@ -45,6 +46,7 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 		Addresses: []string{"centre.test:8883"},
 		Admission: admission,
 		Key:       key,
+		LedgerKey: queuetest.TerminalKey,
 		Software:  "rollcall test",
 		Now:       time.Now,
 		Package: func(_ context.Context, jws []byte) {
@@ -66,14 +68,7 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 		Report: func(online bool, err error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			word := "offline"
-			if online {
-				word = "online"
-			}
-			if trouble, ok := errors.AsType[*mqtt.Trouble](err); ok {
-				word = string(trouble.Code)
-			}
-			s.reports = append(s.reports, word)
+			s.reports = append(s.reports, word(online, err))
 		},
 	}
 	if change != nil {
@@ -82,6 +77,22 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 	s.uplink, err = mqtt.New(s.cfg, s.ledger, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return s
+}
+
+// word is a report in short: online or the codes of what is wrong, or both.
+func word(online bool, err error) string {
+	var words []string
+	if online {
+		words = append(words, "online")
+	}
+	troubles, _ := errors.AsType[mqtt.Troubles](err)
+	for _, trouble := range troubles {
+		words = append(words, string(trouble.Code))
+	}
+	if words == nil {
+		return "offline"
+	}
+	return strings.Join(words, " ")
 }
 
 // run runs the uplink; stop waits for it.
@@ -321,7 +332,7 @@ func TestBrokerAwayForADay(t *testing.T) {
 		s.emptied()
 		assert.Less(t, time.Since(back), 5*time.Minute+time.Second)
 		c.truth(s.ledger)
-		assert.Equal(t, []string{"no_route", "online"}, s.said(), "one report a day, not one for each try")
+		assert.Equal(t, []string{"no_route", "no_route no_route", "online no_route"}, s.said(), "one report a change, not one for each try")
 		assert.Equal(t, []string{"a.test:1", "b.test:1", "a.test:1", "b.test:1"}, asked[:4])
 		assert.Less(t, len(asked), 2*24*60, "pauses grow")
 		assert.Greater(t, len(asked), 2*24*12/2, "and are bounded")
