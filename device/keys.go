@@ -2,7 +2,6 @@ package device
 
 import (
 	"crypto"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -29,13 +28,12 @@ const (
 	ledgerFile   = "ledger.pem"   // Ed25519, signs heads
 	uplinkFile   = "uplink.pem"   // P-256, TLS client: 0.6 ms a handshake, RSA takes 2.0
 	sealingFile  = "sealing.pem"  // X25519, opens lookup keys
-	templateFile = "template.pem" // 32 random bytes, seals face templates
+	templateFile = "template.pem" // 32 random bytes, sealed all face templates in the first builds
 )
 
 const (
 	privateBlock  = "PRIVATE KEY" // PKCS #8 (RFC 5208)
 	templateBlock = "ROLLCALL TEMPLATE KEY"
-	templateSize  = 32 // AES-256
 )
 
 // ErrSeal says that sealed bytes are damaged, were sealed by another terminal,
@@ -45,10 +43,11 @@ var ErrSeal = errors.New("sealed bytes do not open with this terminal's key")
 // Keys are a terminal's private keys, kept in files that only their owner can
 // read. They may be used from several goroutines at once and print as "***".
 type Keys struct {
+	dir      string
 	ledger   ed25519.PrivateKey
 	uplink   *ecdsa.PrivateKey
 	sealing  *ecdh.PrivateKey
-	template cipher.AEAD
+	template cipher.AEAD // nil but in a terminal of the first builds
 }
 
 // CreateKeys makes new keys in dir, which must be missing or empty: keys are
@@ -108,11 +107,6 @@ func writeNewKeys(dir string) error {
 			return err
 		}
 	}
-	template := make([]byte, templateSize)
-	rand.Read(template)
-	if err := writePEM(filepath.Join(dir, templateFile), templateBlock, template); err != nil {
-		return err
-	}
 	return syncDirectory(dir)
 }
 
@@ -127,7 +121,7 @@ func OpenKeys(dir string) (*Keys, error) {
 	if err := checkMode(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("opening keys: %w", err)
 	}
-	var k Keys
+	k := Keys{dir: dir}
 	var err error
 	if k.ledger, err = readKey[ed25519.PrivateKey](dir, ledgerFile); err != nil {
 		return nil, err
@@ -159,20 +153,20 @@ func readKey[K any](dir, name string) (K, error) {
 	return key, nil
 }
 
+// readTemplateKey gives nil if there is none.
 func readTemplateKey(dir string) (cipher.AEAD, error) {
 	path := filepath.Join(dir, templateFile)
 	key, err := readPEM(path, templateBlock)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening keys: %w", err)
 	}
-	if len(key) != templateSize {
-		return nil, fmt.Errorf("opening keys: %s holds %d bytes, not %d; restore the key directory from where it was saved", path, len(key), templateSize)
+	if len(key) != keySize {
+		return nil, fmt.Errorf("opening keys: %s holds %d bytes, not %d; restore the key directory from where it was saved", path, len(key), keySize)
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("opening keys: %w", err)
-	}
-	return cipher.NewGCMWithRandomNonce(block)
+	return aead(key), nil
 }
 
 func readPEM(path, kind string) ([]byte, error) {
@@ -207,18 +201,31 @@ func (k *Keys) Ledger() crypto.Signer { return k.ledger }
 // Uplink is the key of the TLS client certificate (ECDSA, P-256).
 func (k *Keys) Uplink() crypto.Signer { return k.uplink }
 
-// Seal encrypts with AES-256-GCM (NIST SP 800-38D) under a fresh random nonce,
-// which goes before the text. aad says what the bytes are for; [Keys.Open]
-// must be given the same.
-func (k *Keys) Seal(plain, aad []byte) []byte { return k.template.Seal(nil, nil, plain, aad) }
+// SealedTemplates reports whether there is still the one key that sealed every
+// template in the first builds. [Keys.OpenTemplate] opens with it what is to be
+// sealed anew under [SubjectKeys].
+func (k *Keys) SealedTemplates() bool { return k.template != nil }
 
-// Open is the inverse of [Keys.Seal]; all it can say is [ErrSeal].
-func (k *Keys) Open(sealed, aad []byte) ([]byte, error) {
+// OpenTemplate opens what the first builds sealed; all it can say is [ErrSeal].
+func (k *Keys) OpenTemplate(sealed, aad []byte) ([]byte, error) {
+	if k.template == nil {
+		return nil, ErrSeal
+	}
 	plain, err := k.template.Open(nil, nil, sealed, aad)
 	if err != nil {
 		return nil, ErrSeal
 	}
 	return plain, nil
+}
+
+// DestroyTemplateKey ends the key of the first builds, once nothing needs it:
+// nobody may call OpenTemplate meanwhile.
+func (k *Keys) DestroyTemplateKey() error {
+	if err := destroyFile(filepath.Join(k.dir, templateFile)); err != nil {
+		return fmt.Errorf("destroying the former template key: %w", err)
+	}
+	k.template = nil
+	return nil
 }
 
 // OpenLookupKey opens a lookup key that the centre sealed to this terminal for

@@ -33,15 +33,11 @@ func newKeys(t *testing.T) (string, *Keys) {
 
 func TestKeysSurviveAReopen(t *testing.T) {
 	dir, created := newKeys(t)
-	sealed := created.Seal([]byte("template"), []byte("use"))
-
 	opened, err := OpenKeys(dir)
 	require.NoError(t, err)
 	assert.Equal(t, created.Ledger().Public(), opened.Ledger().Public())
 	assert.Equal(t, created.Uplink().Public(), opened.Uplink().Public())
-	plain, err := opened.Open(sealed, []byte("use"))
-	require.NoError(t, err)
-	assert.Equal(t, "template", string(plain))
+	assert.False(t, opened.SealedTemplates())
 }
 
 func TestKeyFilesAreForTheirOwnerOnly(t *testing.T) {
@@ -51,7 +47,7 @@ func TestKeyFilesAreForTheirOwnerOnly(t *testing.T) {
 	assert.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	assert.Len(t, entries, 4)
+	assert.Len(t, entries, 3)
 	for _, e := range entries {
 		info, err := e.Info()
 		require.NoError(t, err)
@@ -117,26 +113,29 @@ func TestOpenKeysRefuses(t *testing.T) {
 	assert.ErrorIs(t, err, fs.ErrNotExist)
 }
 
-func TestSealedBytesOpenOnlyAsTheyWereSealed(t *testing.T) {
-	_, keys := newKeys(t)
-	_, others := newKeys(t)
-	sealed := keys.Seal([]byte("template"), []byte("t-1"))
-	assert.NotEqual(t, sealed, keys.Seal([]byte("template"), []byte("t-1")), "each seal has its own nonce")
+// TestTheFormerTemplateKeyOpensAndGoes: what a terminal of the first builds has.
+func TestTheFormerTemplateKeyOpensAndGoes(t *testing.T) {
+	dir, _ := newKeys(t)
+	key := bytes.Repeat([]byte{7}, keySize)
+	require.NoError(t, writePEM(filepath.Join(dir, templateFile), templateBlock, key))
+	keys, err := OpenKeys(dir)
+	require.NoError(t, err)
+	require.True(t, keys.SealedTemplates())
+	sealed := aead(key).Seal(nil, nil, []byte("template"), []byte("use"))
+	plain, err := keys.OpenTemplate(sealed, []byte("use"))
+	require.NoError(t, err)
+	assert.Equal(t, "template", string(plain))
+	_, err = keys.OpenTemplate(sealed, []byte("other use"))
+	assert.ErrorIs(t, err, ErrSeal)
 
-	_, err := keys.Open(sealed, []byte("t-2"))
+	require.NoError(t, keys.DestroyTemplateKey())
+	assert.False(t, keys.SealedTemplates())
+	_, err = keys.OpenTemplate(sealed, []byte("use"))
 	assert.ErrorIs(t, err, ErrSeal)
-	_, err = others.Open(sealed, []byte("t-1"))
-	assert.ErrorIs(t, err, ErrSeal)
-	for i := range sealed {
-		bad := bytes.Clone(sealed)
-		bad[i] ^= 1
-		_, err := keys.Open(bad, []byte("t-1"))
-		assert.ErrorIs(t, err, ErrSeal)
-	}
-	for i := range sealed {
-		_, err := keys.Open(sealed[:i], []byte("t-1"))
-		assert.ErrorIs(t, err, ErrSeal)
-	}
+	keys, err = OpenKeys(dir)
+	require.NoError(t, err)
+	assert.False(t, keys.SealedTemplates())
+	require.NoError(t, keys.DestroyTemplateKey(), "twice does no harm")
 }
 
 func TestRequestNamesTerminalAndRole(t *testing.T) {

@@ -109,10 +109,7 @@ func (d *daemon) recall(trust chain.Trust) (err error) {
 	if err != nil {
 		return fmt.Errorf("reading the ledger: %w", err)
 	}
-	if d.gallery, err = vision.OpenGallery(filepath.Join(d.cfg.State, "templates"), d.keys); err != nil {
-		return err
-	}
-	if err = d.gallery.TakeUp(d.book.Enrolments()); err != nil {
+	if err = d.openGallery(); err != nil {
 		return err
 	}
 	d.unerased = d.book.Unerased()
@@ -125,6 +122,41 @@ func (d *daemon) recall(trust chain.Trust) (err error) {
 	}
 	d.unanswered = d.packages.unanswered(d.book)
 	return nil
+}
+
+// openGallery opens the templates and ends what a crash interrupted.
+func (d *daemon) openGallery() error {
+	subjects, err := device.OpenSubjectKeys(filepath.Join(d.cfg.State, "keys"), filepath.Join(d.cfg.State, "subjects"))
+	if err != nil {
+		return err
+	}
+	if subjects.SetAside() {
+		d.log.Error("subject keys do not open: every trainee must be enrolled again, or keys and state restored from one backup")
+	}
+	if d.gallery, err = vision.OpenGallery(filepath.Join(d.cfg.State, "templates"), subjects); err != nil {
+		return err
+	}
+	if err := d.gallery.TakeUp(d.book.Enrolments()); err != nil {
+		return err
+	}
+	if d.keys.SealedTemplates() {
+		d.reseal()
+	}
+	return nil
+}
+
+// reseal takes over the templates of the first builds, and ends the key that
+// sealed them all. What cannot be done now is tried again at the next start.
+func (d *daemon) reseal() {
+	n, err := d.gallery.Reseal(d.keys.OpenTemplate, d.book.Enrolments())
+	if err == nil {
+		err = d.keys.DestroyTemplateKey()
+	}
+	if err != nil {
+		d.log.Error("templates of an earlier build not taken over", "err", err)
+		return
+	}
+	d.log.Info("templates of an earlier build taken over", "templates", n)
 }
 
 func (d *daemon) openCamera() (err error) {
