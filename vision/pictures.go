@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rollcall/attendance"
 )
 
 // pictureDeadline is how long one picture may take: a group of people on an
@@ -117,4 +119,19 @@ func (p *process) await(ctx context.Context, kind Kind, id uint64) (Answer, erro
 			}
 		}
 	}
+}
+
+// Advise is what a terminal with the default limits would ask of the person on
+// a picture of so many pixels' width; AdviceNone if it would go on.
+func Advise(faces []Face, width int) attendance.Advice {
+	person, advice := Usable(faces)
+	if person < 0 {
+		return advice
+	}
+	limits, err := Quality{}.complete()
+	if err != nil {
+		panic("vision: default limits: " + err.Error())
+	}
+	g := gate{quality: limits}
+	return g.advise(faces[person], width)
 }

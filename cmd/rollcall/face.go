@@ -181,7 +181,7 @@ func captureOf(name string, a vision.Answer) capture {
 		c.code = a.Code
 		return c
 	}
-	_, c.advice = vision.Usable(a.Faces)
+	c.advice = vision.Advise(a.Faces, a.Width)
 	if i := subject(a.Faces, a.Width, a.Height); i >= 0 {
 		c.Embedding, c.live = a.Faces[i].Embedding, a.Faces[i].Liveness
 	}

@@ -42,6 +42,10 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall face eval       DIR [-all] [-json] [-out DIR] [-groups FILE] [-rank N,N] [-models DIR] [-manifest NAME|FILE]
                                                         how well faces are told apart on DIR: pairs.csv (fold,same,a,b)
                                                         or a folder per person; rates in JSON are fractions, 0 to 1
+  rollcall face calibrate  DIR [-fmr 1e-4] [-fpir 1e-2] [-gallery 60] [-margin 0.05] [-out FILE] [-models DIR] [-manifest NAME|FILE]
+                                                        thresholds from DIR, for rollcalld; refuses what so few cannot show
+  rollcall face liveness   DIR [-threshold 0.5] [-json] [-models DIR] [-manifest NAME|FILE]
+                                                        APCER and BPCER of DIR: live/ and a folder per species of attack
   rollcall terminal request [-state DIR] -id ID         make this terminal's keys, print the request for the centre
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
@@ -65,6 +69,8 @@ var commands = map[string]command{
 	"enrol withdraw":    enrolWithdraw,
 	"enrol erase":       enrolErase,
 	"face eval":         faceEval,
+	"face calibrate":    faceCalibrate,
+	"face liveness":     faceLiveness,
 	"reader list":       readerList,
 	"card read":         cardRead,
 	"card record":       cardRecord,

@@ -179,6 +179,13 @@ func TestAcceptanceGrowsWithWhatIsAllowed(t *testing.T) {
 	}
 	_, ok := m.AcceptAt(1e-5)
 	assert.False(t, ok, "79,000 comparisons show no 1e-5")
+
+	// A rate of which few comparisons are left in a round: one that weighs more
+	// than all that is allowed takes away what lies under it, not everything.
+	easy := compare(t, draw(rand.New(rand.NewPCG(16, 0)), 60, 4, 0.2))
+	a, ok := easy.AcceptAt(1.1e-4)
+	require.True(t, ok)
+	assert.Equal(t, Interval{1, 1}, *a.Interval)
 }
 
 // TestIntervalsAreOfPeople: half of the people match always and half never, so

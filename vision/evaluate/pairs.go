@@ -105,6 +105,7 @@ const (
 	seedPairs  = 1
 	seedPeople = 2
 	seedRank   = 3
+	seedSearch = 4
 )
 
 // DrawPairs makes the pairs of a set that has none: up to ten folds of up to

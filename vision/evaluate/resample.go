@@ -1,6 +1,7 @@
 package evaluate
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -63,26 +64,28 @@ func (m *Matrix) AcceptAt(far float64) (Acceptance, bool) {
 	return a, true
 }
 
-// resampledThreshold is the lowest score that keeps the weighted false match
+// resampledThreshold is the lowest one that keeps the weighted false match
 // rate at far or below.
 func (m *Matrix) resampledThreshold(weights []int, far float64) (float32, bool) {
+	allowed := int(far * float64(m.resampledNonMated(weights)))
+	above := 0
+	for _, e := range m.near {
+		if above += weights[e.a] * weights[e.b]; above > allowed {
+			return math.Nextafter32(e.score, 2), true
+		}
+	}
+	return 0, len(m.near) == m.nNonMated
+}
+
+// resampledNonMated is how many pairs of pictures are of two people: all, less
+// those of one person and its copies.
+func (m *Matrix) resampledNonMated(weights []int) int {
 	total, squares := 0, 0
 	for p, w := range weights {
 		total += w * m.pictures[p]
 		squares += w * w * m.pictures[p] * m.pictures[p]
 	}
-	// All pairs of pictures, less those of one person and its copies.
-	allowed := int(far * float64((total*total-squares)/2))
-	above := 0
-	for i, e := range m.near {
-		if above += weights[e.a] * weights[e.b]; above > allowed {
-			if i == 0 {
-				return 2, true
-			}
-			return m.near[i-1].score, true
-		}
-	}
-	return 0, len(m.near) == m.nNonMated
+	return (total*total - squares) / 2
 }
 
 func (m *Matrix) resampledTAR(weights []int, threshold float32) (float64, bool) {
@@ -93,4 +96,50 @@ func (m *Matrix) resampledTAR(weights []int, threshold float32) (float64, bool) 
 		all += weights[p] * len(scores)
 	}
 	return float64(matched) / float64(max(1, all)), all > 0
+}
+
+// IntervalsAt gives the 95 % intervals of FMR and FNMR at a threshold: by
+// people, as [Matrix.AcceptAt] does, or of the counts as if no two comparisons
+// hung together, whichever reaches farther. The upper ends are 3/n or more. Where
+// more non-mated scores reach the threshold than were kept by person, the
+// interval of FMR is that of the counts.
+func (m *Matrix) IntervalsAt(threshold float64) (fmr, fnmr Interval) {
+	random := rand.New(rand.NewPCG(seedPeople, 0))
+	weights := make([]int, len(m.pictures))
+	least := float32(threshold)
+	reach := sort.Search(len(m.near), func(i int) bool { return m.near[i].score < least })
+	var matches, misses []float64
+	for range rounds {
+		clear(weights)
+		for range weights {
+			weights[random.IntN(len(weights))]++
+		}
+		above := 0
+		for _, e := range m.near[:reach] {
+			above += weights[e.a] * weights[e.b]
+		}
+		if n := m.resampledNonMated(weights); n > 0 && (reach < len(m.near) || len(m.near) == m.nNonMated) {
+			matches = append(matches, float64(above)/float64(n))
+		}
+		if tar, ok := m.resampledTAR(weights, least); ok {
+			misses = append(misses, 1-tar)
+		}
+	}
+	return m.FMR(threshold).Interval().widened(matches).atLeast(m.nNonMated),
+		m.FNMR(threshold).Interval().widened(misses).atLeast(m.nMated)
+}
+
+// widened is the interval that holds i and the middle 95 % of x.
+func (i Interval) widened(x []float64) Interval {
+	if len(x) < rounds*9/10 {
+		return i
+	}
+	slices.Sort(x)
+	return Interval{min(i.Low, x[len(x)/40]), max(i.High, x[len(x)-1-len(x)/40])}
+}
+
+// atLeast lets the upper end not lie under what n trials can show.
+func (i Interval) atLeast(n int) Interval {
+	i.High = max(i.High, min(1, 3/float64(max(1, n))))
+	return i
 }
