@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rollcall/attendance"
 	"rollcall/queue/chain"
 )
 
@@ -18,6 +19,10 @@ const (
 	stepLimit = 2 * time.Second
 	// beyond this error the kernel's "synchronised" is not worth the word
 	syncedLimit = time.Second
+	// a receipt that took longer does not tell the time
+	witnessLimit = 10 * time.Second
+	// how many anchors wait to be recorded, at most
+	maxAnchors = 8
 	// how fast an undisciplined crystal is taken to drift, in parts per million
 	crystalPPM = 50
 	// how far a new synchronisation may correct what holdover lost: the rate at
@@ -42,8 +47,11 @@ type Clock struct {
 	mu      sync.Mutex // guards what follows
 	seen    bool
 	offset  time.Duration // wall against boot clock when last read
-	trusted *reading      // when last synced
+	trusted *reading      // when last synced, or found right by the centre's time
+	centre  *reading      // the centre's time when it last came
 	suspect bool
+	kernel  *reading // of the last anchor by the kernel's word
+	anchors []attendance.AnchorBody
 }
 
 type reading struct {
@@ -110,20 +118,22 @@ func (c *Clock) Stamp() chain.Stamp {
 // judge compares wall and boot clock. Slewing moves both alike, so only
 // setting the wall clock changes their offset. Once a synced time was seen, a
 // wall clock that disagrees with it is suspect, even if the kernel calls it
-// synced, until it agrees again.
+// synced, until it agrees again; so is one that disagrees with the centre's
+// time, whatever was seen.
 func (c *Clock) judge(wall time.Time, boot time.Duration) (chain.ClockLevel, time.Duration) {
 	offset := time.Duration(wall.UnixNano()) - boot
 	synced, estimate := c.src.Kernel()
 	synced = synced && estimate < syncedLimit
-	agrees := c.trusted == nil || (offset-c.trusted.offset).Abs() <= stepLimit+drift(boot-c.trusted.boot, correctionPPM)
-	back := c.seen && offset < c.offset-stepLimit
+	agrees := c.trusted.agrees(boot, offset) && c.centre.agrees(boot, offset)
+	stepped := c.seen && (offset-c.offset).Abs() > stepLimit
 	c.seen, c.offset = true, offset
 	switch {
 	case synced && agrees:
 		c.suspect = false
 		c.trusted = &reading{boot: boot, offset: offset, err: estimate}
+		c.anchorKernel(wall)
 		return chain.ClockSynced, estimate
-	case back || !agrees:
+	case stepped || !agrees:
 		c.suspect = true
 	}
 	switch {
@@ -133,6 +143,83 @@ func (c *Clock) judge(wall time.Time, boot time.Duration) (chain.ClockLevel, tim
 		return chain.ClockHoldover, c.trusted.err + drift(boot-c.trusted.boot, crystalPPM)
 	}
 	return chain.ClockUnsynced, 0
+}
+
+// agrees reports whether the wall clock may be where a reading puts it. No
+// reading says nothing.
+func (r *reading) agrees(boot, offset time.Duration) bool {
+	return r == nil || (offset-r.offset).Abs() <= stepLimit+r.err+drift(boot-r.boot, correctionPPM)
+}
+
+// Witness takes the time in a receipt of the centre's for records that went up
+// at sent for the first time and were answered at got, both by [Clock.Up]. The
+// centre's clock showed it between the two, so a receipt that took longer than
+// ten seconds says too little. A wall clock that it bears out is as good as one
+// that was synced in this boot; one that disagrees is suspect.
+func (c *Clock) Witness(r chain.Receipt, sent, got time.Duration) {
+	if got < sent || got-sent > witnessLimit {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	half := (got - sent) / 2
+	centre := &reading{boot: got, offset: time.Duration(r.At.UnixNano()) - got + half, err: half + time.Millisecond}
+	if before := c.centre; before == nil || !before.agrees(got, centre.offset) {
+		c.anchor(attendance.AnchorBody{
+			Source: attendance.TimeReceipt, Wall: r.At.In(c.src.Wall().Location()).Add(half).Format(attendance.TimeLayout), UpMS: got.Milliseconds(),
+			ErrMS: ceilMS(centre.err), Seq: uint64(r.Seq),
+		})
+	}
+	c.centre = centre
+	boot := c.src.Boot()
+	offset := time.Duration(c.src.Wall().UnixNano()) - boot
+	if !centre.agrees(boot, offset) {
+		return // judge will say so
+	}
+	if c.suspect || c.trusted == nil || !c.trusted.agrees(got, centre.offset) {
+		c.suspect, c.trusted = false, &reading{boot: boot, offset: offset, err: (offset - centre.offset).Abs() + centre.err}
+		c.seen, c.offset = true, offset
+	}
+}
+
+// Witnessed gives the centre's time of now, by its last receipt that told it in
+// this boot.
+func (c *Clock) Witnessed() (now time.Time, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.centre == nil {
+		return time.Time{}, false
+	}
+	return time.Unix(0, int64(c.src.Boot()+c.centre.offset)), true
+}
+
+// anchorKernel notes the time that the kernel vouches for, when it first does
+// and when it was set since.
+func (c *Clock) anchorKernel(wall time.Time) {
+	now := *c.trusted
+	if c.kernel != nil && c.kernel.agrees(now.boot, now.offset) {
+		return
+	}
+	c.kernel = &now
+	c.anchor(attendance.AnchorBody{
+		Source: attendance.TimeKernel, Wall: wall.Format(attendance.TimeLayout), UpMS: now.boot.Milliseconds(), ErrMS: ceilMS(now.err),
+	})
+}
+
+func (c *Clock) anchor(a attendance.AnchorBody) {
+	if len(c.anchors) < maxAnchors {
+		c.anchors = append(c.anchors, a)
+	}
+}
+
+// Anchors gives what is to be recorded of trusted time that arrived since the
+// last call.
+func (c *Clock) Anchors() []attendance.AnchorBody {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	anchors := c.anchors
+	c.anchors = nil
+	return anchors
 }
 
 func drift(d time.Duration, ppm int64) time.Duration {

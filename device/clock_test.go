@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollcall/attendance"
 	"rollcall/queue/chain"
 )
 
@@ -16,15 +17,17 @@ type bench struct {
 	boot   time.Duration
 	synced bool
 	err    time.Duration
+	of     *Clock
 }
 
 func (b *bench) clock() *Clock {
-	return NewClock(ClockSource{
+	b.of = NewClock(ClockSource{
 		BootID: "boot-1",
 		Wall:   func() time.Time { return b.wall },
 		Boot:   func() time.Duration { return b.boot },
 		Kernel: func() (bool, time.Duration) { return b.synced, b.err },
 	})
+	return b.of
 }
 
 // pass lets time pass on both clocks alike.
@@ -39,6 +42,15 @@ func TestClockLevels(t *testing.T) {
 	}
 	sync := func(b *bench) { b.synced, b.err = true, 3500*time.Microsecond }
 	lose := func(b *bench) { b.synced = false }
+	// told is a receipt that took a second, from a centre whose clock is off
+	// against the wall clock.
+	told := func(off time.Duration) func(b *bench) {
+		return func(b *bench) {
+			sent := b.boot
+			b.pass(time.Second)
+			b.of.Witness(chain.Receipt{Seq: 7, At: chain.NewWall(b.wall.Add(off))}, sent, b.boot)
+		}
+	}
 	stepBy := func(d time.Duration) func(b *bench) { return func(b *bench) { b.wall = b.wall.Add(d) } }
 	pass := func(d time.Duration) func(b *bench) { return func(b *bench) { b.pass(d) } }
 	all := func(f ...func(*bench)) func(*bench) {
@@ -85,6 +97,28 @@ func TestClockLevels(t *testing.T) {
 			{"at start", nil, chain.ClockUnsynced, 0},
 			{"server found", all(stepBy(-365*24*time.Hour), sync), chain.ClockSynced, 4},
 		},
+		"set forward before any synchronisation": {
+			{"at start", nil, chain.ClockUnsynced, 0},
+			{"ten years on", stepBy(10 * 365 * 24 * time.Hour), chain.ClockSuspect, 0},
+		},
+		"the centre bears it out": {
+			{"at start", nil, chain.ClockUnsynced, 0},
+			{"told", told(100 * time.Millisecond), chain.ClockHoldover, 1101}, // half a second ago it was 600 ms ahead, give or take 501
+			{"set back", stepBy(-time.Minute), chain.ClockSuspect, 0},
+			{"put right, told again", all(stepBy(time.Minute), told(0)), chain.ClockHoldover, 1001},
+		},
+		"the centre contradicts it": {
+			{"at start", nil, chain.ClockUnsynced, 0},
+			{"told", told(time.Hour), chain.ClockSuspect, 0},
+			{"put right", all(stepBy(time.Hour), told(0)), chain.ClockHoldover, 1001},
+		},
+		"F30: a time server that lies by an hour": {
+			{"synced", sync, chain.ClockSynced, 4},
+			{"the centre says otherwise", told(time.Hour), chain.ClockSuspect, 0},
+			{"and on", pass(time.Hour), chain.ClockSuspect, 0},
+			{"the server is put right", stepBy(time.Hour), chain.ClockSuspect, 0}, // it stepped; who lied is not known yet
+			{"the centre bears it out", told(0), chain.ClockSynced, 4},
+		},
 		"small corrections are no steps": {
 			{"synced", sync, chain.ClockSynced, 4},
 			{"two seconds back", stepBy(-2 * time.Second), chain.ClockSynced, 4},
@@ -107,6 +141,60 @@ func TestClockLevels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A receipt that took longer than ten seconds tells nothing.
+func TestWitnessMustBeQuick(t *testing.T) {
+	b := &bench{wall: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC), boot: time.Minute}
+	clock := b.clock()
+	far := chain.Receipt{At: chain.NewWall(b.wall.Add(time.Hour))}
+	clock.Witness(far, b.boot-11*time.Second, b.boot)
+	clock.Witness(far, b.boot+time.Second, b.boot)
+	assert.Equal(t, chain.ClockUnsynced, clock.Stamp().Clock)
+	assert.Empty(t, clock.Anchors())
+	_, ok := clock.Witnessed()
+	assert.False(t, ok)
+	clock.Witness(far, b.boot-10*time.Second, b.boot)
+	assert.Equal(t, chain.ClockSuspect, clock.Stamp().Clock)
+	b.pass(time.Minute)
+	now, ok := clock.Witnessed()
+	assert.True(t, ok)
+	assert.WithinDuration(t, b.wall.Add(time.Hour), now, 6*time.Second)
+}
+
+// Trusted time is recorded when it comes and when it changed, not with each
+// receipt: the uplink must find an end.
+func TestAnchors(t *testing.T) {
+	b := &bench{wall: time.Date(2026, 11, 21, 9, 0, 0, 0, time.FixedZone("", 8*3600)), boot: time.Minute}
+	clock := b.clock()
+	clock.Stamp()
+	assert.Empty(t, clock.Anchors())
+	tell := func(off time.Duration) {
+		clock.Witness(chain.Receipt{Seq: 7, At: chain.NewWall(b.wall.Add(off).UTC())}, b.boot-2*time.Second, b.boot)
+	}
+	tell(0)
+	assert.Equal(t, []attendance.AnchorBody{{
+		Source: attendance.TimeReceipt, Wall: "2026-11-21T09:00:01.000+08:00", UpMS: 60_000, ErrMS: 1001, Seq: 7,
+	}}, clock.Anchors())
+	for range 100 {
+		b.pass(time.Minute)
+		tell(50 * time.Millisecond)
+		clock.Stamp()
+	}
+	assert.Empty(t, clock.Anchors())
+	b.synced, b.err = true, time.Millisecond
+	clock.Stamp()
+	clock.Stamp()
+	assert.Equal(t, []attendance.AnchorBody{{
+		Source: attendance.TimeKernel, Wall: "2026-11-21T10:40:00.000+08:00", UpMS: 6_060_000, ErrMS: 1,
+	}}, clock.Anchors())
+	tell(time.Hour)
+	require.Len(t, clock.Anchors(), 1, "the centre's time changed")
+	for range 100 {
+		b.pass(time.Hour)
+		tell(time.Duration(b.boot.Hours()) * time.Hour)
+	}
+	assert.LessOrEqual(t, len(clock.Anchors()), maxAnchors)
 }
 
 func TestSystemClockAgreesWithTheKernel(t *testing.T) {

@@ -124,6 +124,7 @@ func (d *daemon) watchLedger(ctx context.Context) error {
 		d.ledgerHealth(status)
 		d.ledgerAlerts(status)
 		d.clockHealth()
+		d.anchor(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

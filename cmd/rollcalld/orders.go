@@ -23,13 +23,26 @@ func (d *daemon) openCommands(trust chain.Trust) {
 }
 
 // surelyPast is a time that is over, whatever the clock says: now while the
-// clock can be trusted, else the time of the last receipt.
+// clock can be trusted, else by the centre's time in this boot, else that of the
+// last receipt.
 func (d *daemon) surelyPast() time.Time {
 	switch d.clock.Stamp().Clock {
 	case chain.ClockSynced, chain.ClockHoldover:
 		return d.clock.Now()
 	}
+	if now, ok := d.clock.Witnessed(); ok {
+		return now
+	}
 	return d.ledger.Status().ReceiptedAt.Time
+}
+
+// anchor records trusted time that arrived.
+func (d *daemon) anchor(ctx context.Context) {
+	for _, a := range d.clock.Anchors() {
+		if _, err := d.terminal.Append(ctx, attendance.NewRecord(attendance.TypeAnchor, a)); err != nil && ctx.Err() == nil {
+			d.log.Error("anchor not recorded", "source", string(a.Source), "err", err)
+		}
+	}
 }
 
 // carryOut does what a command orders. A failure is a

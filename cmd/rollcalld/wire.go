@@ -201,7 +201,7 @@ func (d *daemon) openUplink() (err error) {
 	cfg.Admission, cfg.Key, cfg.LedgerKey = d.admission, d.keys.Uplink(), d.keys.Ledger()
 	cfg.Software, cfg.Now = software, d.clock.Now
 	cfg.Package, cfg.Command, cfg.Report = d.takePackage, d.commands.take, d.uplinkReport
-	cfg.Up, cfg.Receipted = d.clock.Up, func(time.Time, time.Duration, time.Duration) {}
+	cfg.Up, cfg.Receipted = d.clock.Up, d.clock.Witness
 	cfg.Certificate = func() (string, error) {
 		a, err := device.LoadAdmission(filepath.Join(d.cfg.State, "keys"))
 		return a.Uplink, err

@@ -377,7 +377,7 @@ func (c *connection) take(jws []byte) (chain.Receipt, bool) {
 		return r, false
 	}
 	if left, first := c.departure.of(r); first {
-		c.cfg.Receipted(r.At.Time, left, c.cfg.Up())
+		c.cfg.Receipted(r, left, c.cfg.Up())
 	}
 	return r, true
 }

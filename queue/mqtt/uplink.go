@@ -68,10 +68,9 @@ type Config struct {
 	Command func(ctx context.Context, jws []byte) `toml:"-"`
 	// Up is the time since boot, suspend included, from a clock that no one sets.
 	Up func() time.Duration `toml:"-"`
-	// Receipted is told the centre's time in a receipt for records that went up
-	// for the first time at sent and were answered at got, both by Up. It must
-	// not block.
-	Receipted func(at time.Time, sent, got time.Duration) `toml:"-"`
+	// Receipted is told of a receipt for records that went up for the first time
+	// at sent and were answered at got, both by Up. It must not block.
+	Receipted func(r chain.Receipt, sent, got time.Duration) `toml:"-"`
 	// Report is told of each change: whether records reach the centre, as far
 	// as is known, and what is wrong all the same, [Troubles] or nil. It must
 	// not block.

@@ -60,7 +60,7 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 			s.commands = append(s.commands, string(jws))
 		},
 		Up: func() time.Duration { return time.Hour + time.Since(began) },
-		Receipted: func(_ time.Time, sent, got time.Duration) {
+		Receipted: func(_ chain.Receipt, sent, got time.Duration) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.trips = append(s.trips, got-sent)
