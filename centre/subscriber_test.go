@@ -128,7 +128,7 @@ func runTerminal(t *testing.T, b *box, address string) *terminalRun {
 		Package:   func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
 		Command:   func(context.Context, []byte) {},
 		Up:        func() time.Duration { return time.Since(began) },
-		Receipted: func(time.Time, time.Duration, time.Duration) {},
+		Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
 		Report:    func(bool, error) {},
 	}, ledger, discard())
 	require.NoError(t, err)
