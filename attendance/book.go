@@ -20,8 +20,8 @@ type Book struct {
 }
 
 type checkinKey struct {
-	session SessionID
-	trainee TraineeID
+	Session SessionID
+	Trainee TraineeID
 }
 
 // FirstCheckin is the check-in that counts for a trainee in a session.

@@ -103,8 +103,8 @@ type Withdrawn struct {
 }
 
 type consentKey struct {
-	trainee TraineeID
-	id      string
+	Trainee TraineeID
+	ID      string
 }
 
 func (b *Book) observeEnrolment(seq uint64, typ RecordType, raw []byte) error {

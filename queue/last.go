@@ -68,11 +68,11 @@ func (l *Ledger) olderThan(last *attendance.LastKnown) (bool, error) {
 	if e == nil {
 		// Right only if this store was made after that one went missing and
 		// the note was not yet renewed.
-		open, err := l.openBody()
+		open, err := l.Opening()
 		return err != nil || open.Last == nil || *open.Last != *last, nil
 	}
 	seq := chain.Seq(last.Seq)
-	if open, err := l.openBody(); err == nil && open.Last != nil && *open.Last == *last {
+	if open, err := l.Opening(); err == nil && open.Last != nil && *open.Last == *last {
 		return false, nil // this epoch names it
 	}
 	if e.Cut != nil && seq <= e.Cut.Through || e.next(seq-1) != seq {
@@ -85,9 +85,11 @@ func (l *Ledger) olderThan(last *attendance.LastKnown) (bool, error) {
 	return line == nil || chain.HashLine(line).String() != last.Hash, nil
 }
 
-// openBody reads line 1 of the current epoch.
-func (l *Ledger) openBody() (attendance.OpenBody, error) {
-	line, err := l.line(l.state.current().Log, 1)
+// Opening gives what line 1 of the current epoch says. It is an error if that
+// was let go.
+func (l *Ledger) Opening() (attendance.OpenBody, error) {
+	now := l.now()
+	line, err := l.line(now.current().Log, 1)
 	if err != nil {
 		return attendance.OpenBody{}, err
 	}

@@ -496,6 +496,13 @@ func (l *Ledger) lastOf(log chain.LogID) chain.Seq {
 	return l.lasts[log]
 }
 
+// End names the last record.
+func (l *Ledger) End() chain.Link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return chain.Link{Log: l.tail.log, Seq: l.tail.seq, Hash: l.tail.hash}
+}
+
 // Marks says what an uplink sends: a log that [Ledger.Rewind] named, or the
 // oldest with records that wait for a receipt, or the current one; its last
 // record, and the one after which to go on: the last that the centre is known

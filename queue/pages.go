@@ -50,10 +50,16 @@ func readImage(path string) (image, error) {
 		return image{}, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxImage))
+	info, err := f.Stat()
 	if err != nil {
 		return image{}, err
 	}
+	data := make([]byte, min(info.Size(), maxImage)) // at once: growing would take it twice
+	n, err := io.ReadFull(f, data)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return image{}, err
+	}
+	data = data[:n]
 	m := image{data: data}
 	if err := m.readMetas(); err != nil {
 		return m, fmt.Errorf("%w: %w", ErrDamaged, err)

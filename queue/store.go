@@ -228,17 +228,34 @@ func (s *Store) Each(f func(chain.Entry) error) error {
 			return err
 		}
 	}
+	return s.eachFrom(s.now().Epochs, 0, f)
+}
+
+// EachSince calls f as [Store.Each] does, with the records after one that the
+// caller has seen with all before it. It reports false, and calls nothing, if
+// the ledger does not hold that record: it was let go, lost, or is another.
+func (s *Store) EachSince(seen chain.Link, f func(chain.Entry) error) (ok bool, err error) {
+	line, err := s.line(seen.Log, seen.Seq)
+	if err != nil || line == nil || chain.HashLine(line) != seen.Hash {
+		return false, err
+	}
 	epochs := s.now().Epochs
+	i := slices.IndexFunc(epochs, func(e epoch) bool { return e.Log == seen.Log })
+	return true, s.eachFrom(epochs[i:], seen.Seq, f)
+}
+
+// eachFrom calls f with the records of epochs, in the first of them after one.
+func (s *Store) eachFrom(epochs []epoch, after chain.Seq, f func(chain.Entry) error) error {
 	for i := range epochs {
-		if err := s.eachOf(epochs[i].Log, f); err != nil {
+		if err := s.eachOf(epochs[i].Log, after, f); err != nil {
 			return err
 		}
+		after = 0
 	}
 	return nil
 }
 
-func (s *Store) eachOf(log chain.LogID, f func(chain.Entry) error) error {
-	var after chain.Seq
+func (s *Store) eachOf(log chain.LogID, after chain.Seq, f func(chain.Entry) error) error {
 	for {
 		r, err := s.run(log, after, chain.MaxBatchRecords, chain.MaxBatchBytes)
 		if err != nil || len(r.lines) == 0 {

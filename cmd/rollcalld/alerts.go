@@ -1,7 +1,6 @@
 package main
 
 import (
-	"rollcall/attendance"
 	"rollcall/queue"
 	"rollcall/queue/chain"
 )
@@ -13,15 +12,16 @@ type alerts struct {
 	raised map[chain.AlertKind]string
 }
 
-// observe looks for why the ledger was begun.
-func (a *alerts) observe(e chain.Entry) {
-	if e.Type != string(attendance.TypeOpen) {
-		return
+// begunAnew is why the ledger was begun, unless it is this terminal's first.
+func begunAnew(l *queue.Ledger) string {
+	if l.Status().Receipted > 0 {
+		return "" // the centre has seen it
 	}
-	open, err := attendance.ReadBody[attendance.OpenBody](e.Body)
-	if a.begun = open.Reason; err != nil || a.begun == "new" {
-		a.begun = ""
+	open, err := l.Opening()
+	if err != nil || open.Reason == "new" {
+		return ""
 	}
+	return open.Reason
 }
 
 // ledgerAlerts raises and settles them.

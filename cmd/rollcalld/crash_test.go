@@ -67,7 +67,7 @@ func (e early) Append(ctx context.Context, r attendance.Record) (attendance.Stor
 }
 
 // program starts rollcalld as a process of its own.
-func program(t *testing.T, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
+func program(t testing.TB, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
 	t.Helper()
 	p, said = exec.Command(os.Args[0], "-config", file), &bytes.Buffer{}
 	p.Env = append(os.Environ(), theProgram+"="+how)

@@ -36,6 +36,7 @@ func (d *daemon) parts() []part {
 		{"class packages", d.answerPackages},
 		{"erasures", d.finishErasures},
 		{"commands", d.commands.answerLast},
+		{"book", d.keepBook},
 		{"control", d.serveControl},
 		{"camera", d.faces.Run},
 		{"uplink", d.uplink.Run},

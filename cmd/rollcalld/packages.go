@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,18 @@ func (p *packages) fresh(class *attendance.Package) error {
 		return fmt.Errorf("%w: it expired at %s", attendance.ErrPackage, class.Expires)
 	}
 	return nil
+}
+
+// names reports whether a package that is in use names a session.
+func (p *packages) names(id attendance.SessionID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, kept := range p.stored {
+		if slices.ContainsFunc(kept.Sessions, func(s attendance.Session) bool { return s.ID == id }) {
+			return true
+		}
+	}
+	return false
 }
 
 // answer records that a package is in use.

@@ -22,7 +22,7 @@ import (
 )
 
 // admitted makes a terminal that a centre has admitted, and its configuration.
-func admitted(t *testing.T) (file, state string) {
+func admitted(t testing.TB) (file, state string) {
 	dir := t.TempDir()
 	cfg := centre.Config{Tenant: "demo", Dir: filepath.Join(dir, "centre"), Listen: "127.0.0.1:0"}
 	require.NoError(t, centre.Init(cfg, time.Now()))

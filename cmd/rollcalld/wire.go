@@ -97,17 +97,9 @@ func (d *daemon) openLedger(trust chain.Trust) (err error) {
 
 // recall rebuilds what the ledger and the state directory remember.
 func (d *daemon) recall(trust chain.Trust) (err error) {
-	d.book = attendance.NewBook()
-	err = d.ledger.Each(func(e chain.Entry) error {
-		d.alerts.observe(e)
-		if err := d.book.Observe(uint64(e.Seq), attendance.RecordType(e.Type), e.Body); err != nil {
-			// What stands there is evidence for the auditor, no reason to turn a class away.
-			d.log.Error("record does not hold", "seq", e.Seq, "err", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("reading the ledger: %w", err)
+	d.alerts.begun = begunAnew(d.ledger)
+	if err := d.recallBook(); err != nil {
+		return err
 	}
 	if err = d.openGallery(); err != nil {
 		return err
@@ -224,6 +216,7 @@ type daemon struct {
 	health    *device.Health
 	ledger    *queue.Ledger
 	book      *attendance.Book // the terminal's once it runs
+	booked    chain.Link       // the record up to which it is written down
 	gallery   *vision.Gallery
 	packages  *packages
 	commands  *commands
