@@ -14,7 +14,7 @@ var (
 	ErrReaderGone      = errors.New("the reader is not there: check its cable")
 	ErrServiceDown     = errors.New("the smart card service does not run: start pcscd")
 	ErrReaderBusy      = errors.New("another program keeps the reader to itself: end it")
-	ErrReaderHung      = errors.New("the reader or its card stopped answering: take the card out, then plug the reader in again")
+	ErrReaderHung      = errors.New("the reader or its card stopped answering: take the card out, end other programs that use the reader, then plug it in again")
 	ErrCardRemoved     = errors.New("the card was taken out while it was read: insert it again")
 	ErrCardReset       = errors.New("another program reset the card")
 	ErrCardMute        = errors.New("the card does not answer: turn it over")
