@@ -5,10 +5,13 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-models='6c0256ccd3164f844736a401faf936ec2930764a87ae39442180887d0c5c8854  build/models/fr_detect.onnx
-f10b0ba1d2a8a099adefede1ebf3733e44fe370715e7303dbeb7f59c02142258  build/models/fr_landmark.onnx
-87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581  build/models/fr_feature.onnx
-afa783b7e902fdfcf323a7240cac2a1c580c25314ea4161129dc1b0d100dc32d  build/models/fr_liveness.onnx'
+# The manifest of the default set, with the net for poses, is the one place that
+# knows the nets, their sums and their package.
+manifest=vision/manifests/default+pose.json
+models=$(sed -n 's/.*"file": "\([^"]*\)".*/\1/p' "$manifest" | while read -r file; do
+	echo "$(grep -A 1 "\"file\": \"$file\"" "$manifest" | sed -n 's/.*"sha256": "\([^"]*\)".*/\1/p')  build/models/$file"
+done)
+package=$(sed -n 's/.*"npm": "\([^"]*\)", "sha256": "\([^"]*\)", "folder": "package\/\([^"]*\)".*/\1 \2 \3/p' "$manifest")
 samples='8ecae4b267b2d3169e06e00c7dee97097aa2a94635d45216f7732a5f4943cb51  build/people/sample1.jpg
 7d2b60ae6f13bf30f422e04df87451081a02c83de469056f25afb44b7000c691  build/people/sample2.jpg
 8eb081c9efb14370fa94d9feab9e5fbeafd19a627491853a80c2bf67f7ffa936  build/people/sample3.jpg
@@ -49,8 +52,9 @@ fetch() {
 	right "$5" || { echo "fetch-models: files of $1 differ from their pinned sums" >&2; exit 1; }
 }
 
-fetch faceplugin-face-recognition-js@0.0.1 7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba \
-	model build/models "$models"
+# shellcheck disable=SC2086 # three words
+set -- $package
+fetch "$1" "$2" "$3" build/models "$models"
 fetch @vladmandic/face-api@1.7.15 0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031 \
 	demo build/people "$samples"
 

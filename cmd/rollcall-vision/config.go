@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"rollcall/cmd/internal/tomlfile"
+	"rollcall/vision"
 )
 
 // errConfig is wrapped by every error that the configuration can mend.
@@ -25,6 +26,10 @@ type Config struct {
 	Height int `toml:"height"`
 	// Models is the directory of the model files. It must be set.
 	Models string `toml:"models"`
+	// Manifest is the model set: the name of one that was imported or that is
+	// shipped (rollcall models list shows them), or the path of a manifest.
+	// Default "default". Another embedder needs new enrolments.
+	Manifest string `toml:"manifest"`
 	// Threads is how many threads the nets may use, 1 to 16. Default 1: a
 	// second one saves a quarter of a check at most and takes it from the rest.
 	Threads int `toml:"threads"`
@@ -45,7 +50,7 @@ type Config struct {
 // loadConfig reads the file, refuses keys it does not know, and fills in
 // defaults.
 func loadConfig(path string) (Config, error) {
-	c := Config{Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5}
+	c := Config{Manifest: vision.DefaultSet, Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5}
 	if err := tomlfile.Load(path, &c); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", errConfig, err)
 	}

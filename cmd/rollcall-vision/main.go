@@ -78,7 +78,7 @@ func pipes() (commands, answers *os.File, err error) {
 }
 
 func checkOnce(ctx context.Context, config Config, stdout io.Writer) error {
-	nets, err := opencv.LoadNets(vision.DefaultManifest(), config.Models, config.Threads)
+	_, nets, err := loadSet(config)
 	if err != nil {
 		return err
 	}
@@ -103,6 +103,16 @@ func checkOnce(ctx context.Context, config Config, stdout io.Writer) error {
 	case <-ctx.Done():
 		return opencv.ErrNoCamera
 	}
+}
+
+// loadSet finds and loads the model set of the configuration.
+func loadSet(config Config) (vision.Manifest, *opencv.Nets, error) {
+	set, err := vision.FindSet(config.Models, config.Manifest)
+	if err != nil {
+		return vision.Manifest{}, nil, err
+	}
+	nets, err := opencv.LoadNets(set.Manifest, set.Dir, config.Threads)
+	return set.Usable(set.Dir), nets, err
 }
 
 func lookOnce(config Config, nets *opencv.Nets) ([]vision.Face, error) {

@@ -31,8 +31,7 @@ type worker struct {
 // not wait for its loops: a camera may hold capture for ever, and the end of
 // the process frees all.
 func serve(config Config, commands io.Reader, answers io.Writer) error {
-	manifest := vision.DefaultManifest()
-	nets, err := opencv.LoadNets(manifest, config.Models, config.Threads)
+	set, nets, err := loadSet(config)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func serve(config Config, commands io.Reader, answers io.Writer) error {
 		pictures: make(chan vision.Command, mostWaiting),
 		newest:   newSlot(),
 	}
-	w.answer(vision.Answer{Kind: vision.KindHello, Version: vision.ProtocolVersion, Models: manifest.Sums()})
+	w.answer(vision.Answer{Kind: vision.KindHello, Version: vision.ProtocolVersion, Models: set.Sums()})
 	failed := make(chan error, 2)
 	go w.capture()
 	go func() { failed <- w.analyse() }()

@@ -13,21 +13,29 @@ extern "C" {
 // dnn_threads sets how many threads OpenCV uses in this process.
 char *dnn_threads(int n);
 
-// dnn_load reads an ONNX net from a path. The caller closes *net.
-char *dnn_load(const char *path, void **net);
+// dnn_load reads an ONNX net from a path; outputs are the names of the
+// outputs that a forward call gives, in this order. The caller closes *net.
+char *dnn_load(const char *path, const char **outputs, int count, void **net);
 void dnn_close(void *net);
 
 typedef struct {
-	float *data; // count values; the caller frees it
+	const float *data; // count values; the net's, until the next forward call
 	int count;
 	int width; // size of the last dimension
 } dnn_output;
 
-// dnn_forward feeds one 8-bit picture, a cv::Mat of the net's input size, as
-// (x-mean)*scale with red and blue exchanged if swap is set, and gives all
-// outputs of the net in its order: at most max, *found of them.
-char *dnn_forward(void *net, void *picture, double mean, double scale, int swap,
-                  dnn_output *outputs, int max, int *found);
+enum { DNN_BGR, DNN_RGB, DNN_GREY };
+
+// How a picture becomes the net's input: channel c of the order becomes
+// (x-mean[c])*scale[c].
+typedef struct {
+	int order;
+	double mean[3], scale[3];
+} dnn_feed;
+
+// dnn_forward feeds one 8-bit BGR picture, a cv::Mat of the net's input size,
+// and gives the outputs: as many as dnn_load was told.
+char *dnn_forward(void *net, void *picture, const dnn_feed *feed, dnn_output *outputs);
 
 #ifdef __cplusplus
 }

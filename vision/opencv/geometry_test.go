@@ -1,6 +1,7 @@
 package opencv
 
 import (
+	"image"
 	"math"
 	"testing"
 
@@ -51,25 +52,25 @@ func TestSimilarityIsLeastSquares(t *testing.T) {
 }
 
 func TestParts(t *testing.T) {
-	assert.Equal(t, rect{-64, -48, 768, 576}, canvas(640, 480, 320, 240), "a fifth more, in the middle")
-	tall := canvas(100, 400, 320, 240)
+	assert.Equal(t, rect{-64, -48, 768, 576}, canvas(640, 480, 320, 240, 1.2), "a fifth more, in the middle")
+	tall := canvas(100, 400, 320, 240, 1.2)
 	assert.InDelta(t, 4.0/3, tall.w/tall.h, 1e-9, "never stretched")
 	assert.InDelta(t, 480, tall.h, 1e-9)
 
 	box := vision.Box{X: 100, Y: 100, W: 50, H: 80}
-	assert.Equal(t, rect{85, 100, 80, 80}, square(box, 640, 480))
-	assert.Equal(t, rect{0, 0, 65, 40}, square(vision.Box{X: 0, Y: -40, W: 50, H: 80}, 640, 480), "clipped")
+	assert.Equal(t, rect{85, 100, 80, 80}, square(box, 640, 480, 1))
+	assert.Equal(t, rect{0, 0, 65, 40}, square(vision.Box{X: 0, Y: -40, W: 50, H: 80}, 640, 480, 1), "clipped")
 
-	around := surroundings(box, 640, 480)
+	around := surroundings(box, 640, 480, 2.7)
 	assert.InDelta(t, 135, around.w, 1e-9)
 	assert.InDelta(t, 57.5, around.x, 1e-9)
-	pushed := surroundings(vision.Box{X: 600, Y: 400, W: 50, H: 80}, 640, 480)
+	pushed := surroundings(vision.Box{X: 600, Y: 400, W: 50, H: 80}, 640, 480, 2.7)
 	assert.InDelta(t, 640, pushed.x+pushed.w, 1e-9)
 	assert.InDelta(t, 480, pushed.y+pushed.h, 1e-9)
-	large := surroundings(vision.Box{X: 0, Y: 0, W: 600, H: 400}, 640, 480)
+	large := surroundings(vision.Box{X: 0, Y: 0, W: 600, H: 400}, 640, 480, 2.7)
 	assert.LessOrEqual(t, large.w, 640.0)
 
-	corner := stretch(rect{10, 20, 100, 50}, 200, 100).apply(point{9.5, 19.5})
+	corner := stretch(rect{10, 20, 100, 50}, image.Pt(200, 100)).apply(point{9.5, 19.5})
 	assert.Equal(t, point{-0.5, -0.5}, corner, "edges go to edges")
 }
 
@@ -90,10 +91,10 @@ func TestInView(t *testing.T) {
 }
 
 func TestDistinctKeepsTheBest(t *testing.T) {
-	face := func(x, score float64) vision.Face {
-		return vision.Face{Box: vision.Box{X: x, W: 10, H: 10}, Score: score}
+	face := func(x, score float64) sighting {
+		return sighting{Face: vision.Face{Box: vision.Box{X: x, W: 10, H: 10}, Score: score}}
 	}
-	got := distinct([]vision.Face{face(0, 0.7), face(2, 0.9), face(30, 0.8), face(7, 0.75)}, 0.4)
+	got := distinct([]sighting{face(0, 0.7), face(2, 0.9), face(30, 0.8), face(7, 0.75)}, 0.4)
 	var scores []float64
 	for _, f := range got {
 		scores = append(scores, f.Score)
@@ -114,7 +115,20 @@ func TestFiveTakesTheRightPoints(t *testing.T) {
 	assert.Equal(t, [3]point{{30, 60}, {48, 96}, {54, 108}}, [3]point(got[2:]))
 }
 
-func TestSoftmaxFirst(t *testing.T) {
-	assert.InDelta(t, 1.0/3, softmaxFirst([]float32{5, 5, 5}), 1e-9)
-	assert.InDelta(t, 1, softmaxFirst([]float32{900, -900, 0}), 1e-9)
+func TestSoftmax(t *testing.T) {
+	assert.InDelta(t, 1.0/3, softmax([]float32{5, 5, 5})[1], 1e-9)
+	assert.InDelta(t, 1, softmax([]float32{900, -900, 0})[0], 1e-9)
+}
+
+func TestEyes(t *testing.T) {
+	var all [68]point
+	all[36], all[39] = point{10, 20}, point{40, 20}
+	for i := 36; i < 42; i++ {
+		all[i].y = 20
+	}
+	l := from68(all)
+	assert.InDelta(t, 30, l.eyes[0].width, 1e-9)
+	assert.Equal(t, rect{1, 2, 48, 48}, eye{point{25, 26}, 30}.cut(1.6))
+	assert.InDelta(t, 0.41*35.24, fromFive(aligned).eyes[1].width, 0.01)
+	assert.Equal(t, rect{75, 75, 150, 150}, scaled(vision.Box{X: 100, Y: 100, W: 100, H: 100}, 1.5))
 }

@@ -102,8 +102,9 @@ func lumaAround(frame raster, b vision.Box) (float64, bool) {
 
 // noseHeight is how far the tip of the nose stands before the plane of eyes
 // and mouth corners, in the unit of the aligned positions (35 between the
-// eyes, 62 mm): about 25 mm.
-const noseHeight = 14
+// eyes, 62 mm). With 20 the yaw agrees with the one of the set's net for poses
+// on 333 pictures of LFW-a.
+const noseHeight = 20
 
 // poseOf estimates how a face is turned, in degrees: roll from the line
 // through the eyes; yaw and pitch from the affine camera that brings a face of
@@ -168,40 +169,41 @@ var (
 	mouthParts = [...]rect{{36, 82, 40, 26}}
 )
 
-// otherColour is how far in Cb and Cr two places of one face lie apart at
-// most: lips, beard and shadow stay below it.
-const otherColour = 16
+// otherColour is how far in chromaticity (the shares of red and green) two
+// places of one face lie apart at most: lips, beard and shadow stay below it.
+const otherColour = 0.08
 
 // coveredShare is the share of mouth and chin without the skin's colour.
 func coveredShare(crop raster) float64 {
-	var cb, cr, colour, n float64
-	each(crop, skinParts[:], func(b, r float64) {
-		cb, cr, n = cb+b, cr+r, n+1
-		colour += math.Hypot(b, r)
+	var red, green, colour, n float64
+	each(crop, skinParts[:], func(r, g float64) {
+		red, green, n = red+r, green+g, n+1
+		colour += math.Abs(r-1.0/3) + math.Abs(g-1.0/3)
 	})
-	if colour/n < 2 {
+	if colour/n < 0.01 {
 		return -1 // a grey picture
 	}
-	cb, cr = cb/n, cr/n
+	red, green = red/n, green/n
 	var other, all float64
-	each(crop, mouthParts[:], func(b, r float64) {
+	each(crop, mouthParts[:], func(r, g float64) {
 		all++
-		if math.Hypot(b-cb, r-cr) > otherColour {
+		if math.Hypot(r-red, g-green) > otherColour {
 			other++
 		}
 	})
 	return other / all
 }
 
-// each calls f with Cb and Cr, without their offset of 128, of every pixel of parts.
-func each(crop raster, parts []rect, f func(cb, cr float64)) {
+// each calls f with the chromaticity of every pixel of parts.
+func each(crop raster, parts []rect, f func(red, green float64)) {
 	unit := crop.width
 	for _, part := range parts {
 		for y := int(part.y) * unit / 112; y < int(part.y+part.h)*unit/112; y++ {
 			for x := int(part.x) * unit / 112; x < int(part.x+part.w)*unit/112; x++ {
 				bgr := crop.pixels[3*(y*crop.width+x):]
-				l := float64(luma(bgr))
-				f(0.564*(float64(bgr[0])-l), 0.713*(float64(bgr[2])-l))
+				// One more of each: black has no colour of its own.
+				sum := float64(bgr[0]) + float64(bgr[1]) + float64(bgr[2]) + 3
+				f((float64(bgr[2])+1)/sum, (float64(bgr[1])+1)/sum)
 			}
 		}
 	}

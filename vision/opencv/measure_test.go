@@ -92,6 +92,21 @@ func TestCoveredIsOfAnotherColour(t *testing.T) {
 		return skin(x, y)
 	}
 	assert.Equal(t, 1.0, coveredShare(filled(112, mask)))
+	shadow := func(x, y int) (b, g, r byte) {
+		if y >= 76 {
+			return 55, 70, 95
+		}
+		return skin(x, y)
+	}
+	assert.Zero(t, coveredShare(filled(112, shadow)), "the same colour with less light")
+	for name, c := range map[string][3]byte{"black": {20, 20, 20}, "white": {250, 250, 250}} {
+		assert.Equal(t, 1.0, coveredShare(filled(112, func(x, y int) (b, g, r byte) {
+			if y >= 76 {
+				return c[0], c[1], c[2]
+			}
+			return skin(x, y)
+		})), name)
+	}
 	grey := func(x, y int) (b, g, r byte) { return 120, 120, 120 }
 	assert.Equal(t, -1.0, coveredShare(filled(112, grey)))
 }

@@ -11,6 +11,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"image"
 	"unsafe"
 
 	"gocv.io/x/gocv"
@@ -18,16 +19,18 @@ import (
 	"rollcall/vision"
 )
 
-const mostOutputs = 4
+const mostOutputs = 12
 
 // net is one loaded net with the way it is fed.
 type net struct {
-	handle unsafe.Pointer
-	model  vision.Model
-	grey   gocv.Mat
+	handle  unsafe.Pointer
+	model   vision.Model
+	feed    C.dnn_feed
+	outputs [mostOutputs]output
 }
 
-// output is one blob of a net, width values to a row.
+// output is one blob of a net, width values to a row. The values are the
+// net's, until it runs again.
 type output struct {
 	data  []float32
 	width int
@@ -43,47 +46,41 @@ func textOf(message *C.char) error {
 
 func setThreads(n int) error { return textOf(C.dnn_threads(C.int(n))) }
 
+var orders = map[string]C.int{"bgr": C.DNN_BGR, "rgb": C.DNN_RGB, "grey": C.DNN_GREY}
+
 func loadNet(path string, model vision.Model) (*net, error) {
+	n := &net{model: model}
+	n.feed.order = orders[model.Colour]
+	for i := range 3 {
+		n.feed.mean[i], n.feed.scale[i] = C.double(model.Mean[i]), C.double(model.Scale[i])
+	}
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
-	n := &net{model: model}
-	if err := textOf(C.dnn_load(p, &n.handle)); err != nil {
+	var names [mostOutputs]*C.char
+	for i, name := range model.Outputs {
+		names[i] = C.CString(name)
+		defer C.free(unsafe.Pointer(names[i]))
+	}
+	if err := textOf(C.dnn_load(p, &names[0], C.int(len(model.Outputs)), &n.handle)); err != nil {
 		return nil, fmt.Errorf("loading %s: %w", model.File, err)
 	}
-	n.grey = gocv.NewMat()
 	return n, nil
 }
 
-func (n *net) close() {
-	C.dnn_close(n.handle)
-	_ = n.grey.Close()
-}
+func (n *net) close() { C.dnn_close(n.handle) }
 
-// forward runs the net on a BGR picture of its input size.
+func (n *net) size() image.Point { return image.Pt(n.model.Input.Width, n.model.Input.Height) }
+
+// forward runs the net on a BGR picture of its input size. The outputs come in
+// the order of the manifest.
 func (n *net) forward(picture gocv.Mat) ([]output, error) {
-	if n.model.Colour == "grey" {
-		if err := gocv.CvtColor(picture, &n.grey, gocv.ColorBGRToGray); err != nil {
-			return nil, err
-		}
-		picture = n.grey
-	}
-	swap := C.int(0)
-	if n.model.Colour == "rgb" {
-		swap = 1
-	}
 	var outs [mostOutputs]C.dnn_output
-	var found C.int
-	err := textOf(C.dnn_forward(n.handle, unsafe.Pointer(picture.Ptr()),
-		C.double(n.model.Mean), C.double(n.model.Scale), swap, &outs[0], mostOutputs, &found))
-	outputs := make([]output, 0, int(found))
-	for _, o := range outs[:int(found)] {
-		data := make([]float32, int(o.count))
-		copy(data, unsafe.Slice((*float32)(unsafe.Pointer(o.data)), int(o.count)))
-		C.free(unsafe.Pointer(o.data))
-		outputs = append(outputs, output{data, int(o.width)})
-	}
-	if err != nil {
+	if err := textOf(C.dnn_forward(n.handle, unsafe.Pointer(picture.Ptr()), &n.feed, &outs[0])); err != nil {
 		return nil, fmt.Errorf("running %s: %w", n.model.File, err)
+	}
+	outputs := n.outputs[:len(n.model.Outputs)]
+	for i := range outputs {
+		outputs[i] = output{unsafe.Slice((*float32)(unsafe.Pointer(outs[i].data)), int(outs[i].count)), int(outs[i].width)}
 	}
 	return outputs, nil
 }
@@ -94,8 +91,13 @@ func (n *net) one(picture gocv.Mat, length int) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(outs) != 1 || len(outs[0].data) != length {
-		return nil, fmt.Errorf("running %s: output is not %d numbers", n.model.File, length)
+	if len(outs[0].data) != length {
+		return nil, n.misfit("%d numbers instead of %d", len(outs[0].data), length)
 	}
 	return outs[0].data, nil
+}
+
+// misfit says that a net is not of the kind that the manifest calls it.
+func (n *net) misfit(format string, a ...any) error {
+	return fmt.Errorf("running %s: it is no net of kind %s: output is %s", n.model.File, n.model.Kind, fmt.Sprintf(format, a...))
 }

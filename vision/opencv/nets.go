@@ -14,23 +14,20 @@ import (
 	"rollcall/vision"
 )
 
-// What the detector's answers must reach, as the figures in docs/performance.md
-// were measured.
-const (
-	leastScore  = 0.65
-	mostOverlap = 0.4
-	mostFaces   = 64
-)
-
 // Nets is a loaded model set.
 type Nets struct {
-	detect, points, embed, liveness *net
-	crop, small, matrix             gocv.Mat
+	all                               []*net // whoever closes, closes these
+	detect, points, embed, eyes, pose *net   // points, eyes and pose may be nil
+	liveness                          []*net
+	crop, small, matrix               gocv.Mat
 }
 
 // LoadNets checks the sums of the set in dir, loads it on so many threads and
-// runs every net once, so that the first check is as fast as the next.
+// runs every net once: a net that is not of the kind that the manifest says is
+// found out, and the first check is as fast as the next. Nets that only advise
+// and are not there are left out, see [vision.Manifest.Usable].
 func LoadNets(m vision.Manifest, dir string, threads int) (*Nets, error) {
+	m = m.Usable(dir)
 	if err := m.Verify(dir); err != nil {
 		return nil, err
 	}
@@ -38,17 +35,14 @@ func LoadNets(m vision.Manifest, dir string, threads int) (*Nets, error) {
 		return nil, fmt.Errorf("setting threads: %w", err)
 	}
 	n := &Nets{crop: gocv.NewMat(), small: gocv.NewMat(), matrix: gocv.NewMatWithSize(2, 3, gocv.MatTypeCV64F)}
-	for role, place := range map[vision.Role]**net{
-		vision.RoleDetect: &n.detect, vision.RolePoints: &n.points,
-		vision.RoleEmbed: &n.embed, vision.RoleLiveness: &n.liveness,
-	} {
-		model := m.Model(role)
+	for _, model := range m.Models {
 		loaded, err := loadNet(filepath.Join(dir, model.File), model)
 		if err != nil {
 			n.Close()
 			return nil, err
 		}
-		*place = loaded
+		n.all = append(n.all, loaded)
+		n.place(loaded)
 	}
 	if err := n.warm(); err != nil {
 		n.Close()
@@ -57,26 +51,43 @@ func LoadNets(m vision.Manifest, dir string, threads int) (*Nets, error) {
 	return n, nil
 }
 
-func (n *Nets) all() []*net { return []*net{n.detect, n.points, n.embed, n.liveness} }
-
-func (n *Nets) warm() error {
-	for _, net := range n.all() {
-		blank := gocv.NewMatWithSize(net.model.Input.Height, net.model.Input.Width, gocv.MatTypeCV8UC3)
-		_, err := net.forward(blank)
-		_ = blank.Close()
-		if err != nil {
-			return err
-		}
+func (n *Nets) place(loaded *net) {
+	switch loaded.model.Role {
+	case vision.RoleDetect:
+		n.detect = loaded
+	case vision.RolePoints:
+		n.points = loaded
+	case vision.RoleEmbed:
+		n.embed = loaded
+	case vision.RoleLiveness:
+		n.liveness = append(n.liveness, loaded)
+	case vision.RoleEyes:
+		n.eyes = loaded
+	case vision.RolePose:
+		n.pose = loaded
 	}
-	return nil
+}
+
+// warm works once on a grey picture, as if there were a face.
+func (n *Nets) warm() error {
+	blank := &Picture{gocv.NewMatWithSizeFromScalar(gocv.NewScalar(128, 128, 128, 0), 480, 640, gocv.MatTypeCV8UC3), gocv.NewMat()}
+	defer blank.Close()
+	if _, err := n.find(blank); err != nil {
+		return err
+	}
+	face := sighting{Face: vision.Face{Box: vision.Box{X: 200, Y: 150, W: 150, H: 200}}}
+	if n.points == nil {
+		five := aligned
+		face.five = &five
+	}
+	var took vision.Times
+	return n.work(blank, &face, vision.Work{}, startClock(), &took)
 }
 
 // Close frees the nets.
 func (n *Nets) Close() {
-	for _, net := range n.all() {
-		if net != nil {
-			net.close()
-		}
+	for _, net := range n.all {
+		net.close()
 	}
 	_ = n.crop.Close()
 	_ = n.small.Close()
@@ -86,58 +97,77 @@ func (n *Nets) Close() {
 // Look checks a camera's frame: all faces, best first; the one that
 // [vision.Usable] picks is worked on.
 func (n *Nets) Look(p *Picture, work vision.Work) ([]vision.Face, vision.Times, error) {
-	var took vision.Times
-	clock := startClock()
-	faces, err := n.find(p)
-	clock.lap(&took.Detect)
-	if err == nil {
-		if person, _ := vision.Usable(faces); person >= 0 {
-			err = n.work(p, &faces[person], work, clock, &took)
+	return n.check(p, work, func(faces []vision.Face) (from, to int) {
+		person, _ := vision.Usable(faces)
+		if person < 0 {
+			return 0, 0
 		}
-	}
-	clock.total(&took.Total)
-	return faces, took, err
+		return person, person + 1
+	})
 }
 
 // LookAll checks a still picture: every face is worked on, however small.
 func (n *Nets) LookAll(p *Picture, work vision.Work) ([]vision.Face, vision.Times, error) {
+	return n.check(p, work, func(faces []vision.Face) (from, to int) { return 0, len(faces) })
+}
+
+// check finds faces and works on those that choose picks.
+func (n *Nets) check(p *Picture, work vision.Work, choose func([]vision.Face) (from, to int)) ([]vision.Face, vision.Times, error) {
 	var took vision.Times
 	clock := startClock()
-	faces, err := n.find(p)
+	seen, err := n.find(p)
 	clock.lap(&took.Detect)
-	for i := 0; i < len(faces) && err == nil; i++ {
-		err = n.work(p, &faces[i], work, clock, &took)
+	if err != nil {
+		return nil, took, err
+	}
+	faces := make([]vision.Face, len(seen))
+	for i, s := range seen {
+		faces[i] = s.Face
+	}
+	from, to := choose(faces)
+	for i := from; i < to; i++ {
+		if err := n.work(p, &seen[i], work, clock, &took); err != nil {
+			return nil, took, err
+		}
+		faces[i] = seen[i].Face
 	}
 	clock.total(&took.Total)
-	return faces, took, err
+	return faces, took, nil
 }
 
 // work does on one face what is wanted.
-func (n *Nets) work(p *Picture, f *vision.Face, work vision.Work, clock *stopwatch, took *vision.Times) error {
+func (n *Nets) work(p *Picture, f *sighting, work vision.Work, clock *stopwatch, took *vision.Times) error {
 	if !work.NoEmbedding || !work.NoMeasures {
-		points, err := n.landmarks(p, f.Box)
+		marks, err := n.landmarks(p, f)
 		clock.lap(&took.Points)
 		if err != nil {
 			return err
 		}
-		if err := n.align(p, points); err != nil {
+		if err := n.align(p, marks.five); err != nil {
 			return err
 		}
 		if !work.NoMeasures {
-			if f.Measures, err = n.measure(p, f.Box, points); err != nil {
+			if f.Measures, err = n.measureCrop(p, f.Box, marks.five); err != nil {
 				return err
 			}
 			clock.lap(&took.Measures)
 		}
 		if !work.NoEmbedding {
-			err := n.embedBoth(f, work.Mirror)
+			err := n.embedBoth(&f.Face, work.Mirror)
 			clock.lap(&took.Embed)
 			if err != nil {
 				return err
 			}
 		}
+		if !work.NoMeasures {
+			err := n.measureNets(p, &f.Face, marks)
+			clock.lap(&took.Measures)
+			if err != nil {
+				return err
+			}
+		}
 	}
-	if work.NoLiveness {
+	if work.NoLiveness || len(n.liveness) == 0 {
 		return nil
 	}
 	var err error
@@ -165,89 +195,33 @@ func (s *stopwatch) total(into *float64) {
 	*into = float64(time.Since(s.began)) / float64(time.Millisecond)
 }
 
-// find gives the faces in a picture, best first, without embedding.
-func (n *Nets) find(p *Picture) ([]vision.Face, error) {
-	view, err := n.letterbox(p)
-	if err != nil {
-		return nil, err
+// landmarks finds the points of a face, unless the detector gave them.
+func (n *Nets) landmarks(p *Picture, f *sighting) (landmarks, error) {
+	if n.points == nil {
+		return fromFive(*f.five), nil
 	}
-	outs, err := n.detect.forward(n.crop)
-	if err != nil {
-		return nil, err
-	}
-	var scores, corners []float32
-	for _, o := range outs {
-		switch o.width {
-		case 2:
-			scores = o.data
-		case 4:
-			corners = o.data
-		}
-	}
-	if len(scores) == 0 || len(corners) != 2*len(scores) {
-		return nil, fmt.Errorf("running %s: outputs are not N scores and N boxes", n.detect.model.File)
-	}
-	var faces []vision.Face
-	for i := range len(scores) / 2 {
-		score, box := float64(scores[2*i+1]), boxIn(view, corners[4*i:4*i+4])
-		if score >= leastScore && inView(box, p.mat.Cols(), p.mat.Rows()) {
-			faces = append(faces, vision.Face{Box: box, Score: min(score, 1), Liveness: -1})
-		}
-	}
-	faces = distinct(faces, mostOverlap)
-	return faces[:min(len(faces), mostFaces)], nil
-}
-
-// letterbox shrinks the picture into n.crop, of the detector's input size, and
-// gives the part of the picture's plane that is on it. It averages areas: with
-// fewer samples the stripes of a window blind became a face.
-func (n *Nets) letterbox(p *Picture) (rect, error) {
-	in := n.detect.model.Input
-	view := canvas(p.mat.Cols(), p.mat.Rows(), in.Width, in.Height)
-	scale := float64(in.Width) / view.w
-	w := max(1, int(scale*float64(p.mat.Cols())+0.5))
-	h := max(1, int(scale*float64(p.mat.Rows())+0.5))
-	if err := gocv.Resize(p.mat, &n.small, image.Pt(w, h), 0, 0, gocv.InterpolationArea); err != nil {
-		return rect{}, err
-	}
-	left, top := (in.Width-w)/2, (in.Height-h)/2
-	err := gocv.CopyMakeBorder(n.small, &n.crop, top, in.Height-h-top, left, in.Width-w-left, gocv.BorderConstant, color.RGBA{})
-	view.x, view.y = -float64(left)/scale, -float64(top)/scale
-	return view, err
-}
-
-// boxIn places corners in 0..1 of a part of a picture.
-func boxIn(r rect, c []float32) vision.Box {
-	x0, y0, x1, y1 := float64(c[0]), float64(c[1]), float64(c[2]), float64(c[3])
-	return vision.Box{X: r.x + x0*r.w, Y: r.y + y0*r.h, W: (x1 - x0) * r.w, H: (y1 - y0) * r.h}
-}
-
-// landmarks finds the five alignment points of a face.
-func (n *Nets) landmarks(p *Picture, b vision.Box) ([5]point, error) {
-	in := n.points.model.Input
-	part := square(b, p.mat.Cols(), p.mat.Rows())
-	if err := n.cut(p, stretch(part, in.Width, in.Height), in.Width, in.Height); err != nil {
-		return [5]point{}, err
+	part := square(f.Box, p.mat.Cols(), p.mat.Rows(), n.points.model.Crop)
+	if err := n.cut(p, stretch(part, n.points.size()), n.points.size()); err != nil {
+		return landmarks{}, err
 	}
 	out, err := n.points.one(n.crop, 2*68)
 	if err != nil {
-		return [5]point{}, err
+		return landmarks{}, err
 	}
 	var all [68]point
 	for i := range all {
 		all[i] = point{part.x + float64(out[2*i])*part.w, part.y + float64(out[2*i+1])*part.h}
 	}
-	return five(all), nil
+	return from68(all), nil
 }
 
 // align cuts a face by its alignment points into n.crop, as the embedder wants it.
 func (n *Nets) align(p *Picture, from [5]point) error {
-	in := n.embed.model.Input
-	return n.cut(p, similarity(from, aligned), in.Width, in.Height)
+	return n.cut(p, similarity(from, aligned), n.embed.size())
 }
 
-// measure takes the measures of the face that is in n.crop.
-func (n *Nets) measure(p *Picture, b vision.Box, points [5]point) (*vision.Measures, error) {
+// measureCrop takes the measures that need no net of the face in n.crop.
+func (n *Nets) measureCrop(p *Picture, b vision.Box, points [5]point) (*vision.Measures, error) {
 	frame, err := rasterOf(&p.mat)
 	if err != nil {
 		return nil, err
@@ -283,36 +257,96 @@ func (n *Nets) vector(crop gocv.Mat) (vision.Embedding, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(outs) != 1 {
-		return nil, fmt.Errorf("running %s: not one output", n.embed.model.File)
-	}
 	e := vision.Embedding(outs[0].data).Unit()
 	if e == nil {
-		return nil, fmt.Errorf("running %s: vector without direction", n.embed.model.File)
+		return nil, n.embed.misfit("a vector without direction")
 	}
 	return e, nil
 }
 
-// live gives 0 (a picture of a person) to 1 (a person). The net of the
-// default set is weak: advice only.
-func (n *Nets) live(p *Picture, b vision.Box) (float64, error) {
-	in := n.liveness.model.Input
-	part := surroundings(b, p.mat.Cols(), p.mat.Rows())
-	if err := n.cut(p, stretch(part, in.Width, in.Height), in.Width, in.Height); err != nil {
+// measureNets takes the measures that the set has nets for.
+func (n *Nets) measureNets(p *Picture, f *vision.Face, marks landmarks) error {
+	if n.eyes != nil {
+		f.Measures.EyesOpen = 1
+		for _, e := range marks.eyes {
+			open, err := n.open(p, e)
+			if err != nil {
+				return err
+			}
+			f.Measures.EyesOpen = min(f.Measures.EyesOpen, open)
+		}
+	}
+	if n.pose == nil {
+		return nil
+	}
+	var err error
+	f.Measures.Yaw, f.Measures.Pitch, f.Measures.Roll, err = n.turned(p, f.Box)
+	return err
+}
+
+// open gives how sure the net is that one eye is open.
+func (n *Nets) open(p *Picture, e eye) (float64, error) {
+	if err := n.cut(p, stretch(e.cut(n.eyes.model.Crop), n.eyes.size()), n.eyes.size()); err != nil {
 		return 0, err
 	}
-	out, err := n.liveness.one(n.crop, 3)
+	out, err := n.eyes.one(n.crop, 2)
 	if err != nil {
 		return 0, err
 	}
-	return softmaxFirst(out), nil
+	return softmax(out)[1], nil
 }
 
-// cut samples the picture through m into n.crop of w x h; what lies outside is black.
-func (n *Nets) cut(p *Picture, m affine, w, h int) error {
+// A pose net sorts each angle into bins of 3 degrees from -99.
+const (
+	bins      = 66
+	binWidth  = 3
+	lowestBin = -99
+)
+
+// turned gives the angles of a head by the set's net, in degrees.
+func (n *Nets) turned(p *Picture, b vision.Box) (yaw, pitch, roll float64, err error) {
+	if err := n.cut(p, stretch(scaled(b, n.pose.model.Crop), n.pose.size()), n.pose.size()); err != nil {
+		return 0, 0, 0, err
+	}
+	outs, err := n.pose.forward(n.crop)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var angles [3]float64
+	for i := range angles {
+		if len(outs[i].data) != bins {
+			return 0, 0, 0, n.pose.misfit("%d bins instead of %d", len(outs[i].data), bins)
+		}
+		for bin, share := range softmax(outs[i].data) {
+			angles[i] += share * (binWidth*float64(bin) + lowestBin)
+		}
+	}
+	return -angles[0], angles[1], angles[2], nil // its yaw counts to the person's right
+}
+
+// live gives 0 (a picture of a person) to 1 (a person), the mean of the set's
+// nets: advice only.
+func (n *Nets) live(p *Picture, b vision.Box) (float64, error) {
+	var sum float64
+	for _, net := range n.liveness {
+		part := surroundings(b, p.mat.Cols(), p.mat.Rows(), net.model.Crop)
+		if err := n.cut(p, stretch(part, net.size()), net.size()); err != nil {
+			return 0, err
+		}
+		out, err := net.one(n.crop, 3)
+		if err != nil {
+			return 0, err
+		}
+		sum += softmax(out)[*net.model.LiveClass]
+	}
+	return sum / float64(len(n.liveness)), nil
+}
+
+// cut samples the picture through m into n.crop; what lies outside is black.
+func (n *Nets) cut(p *Picture, m affine, size image.Point) error {
 	for i, v := range m {
 		n.matrix.SetDoubleAt(i/3, i%3, v)
 	}
-	return gocv.WarpAffineWithParams(p.mat, &n.crop, n.matrix, image.Pt(w, h),
+	return gocv.WarpAffineWithParams(p.mat, &n.crop, n.matrix, size,
 		gocv.InterpolationLinear, gocv.BorderConstant, color.RGBA{})
 }

@@ -74,9 +74,9 @@ func TestGroupPictures(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, faces, want, name)
 		for _, f := range faces {
-			points, err := nets.landmarks(p, f.Box)
+			marks, err := nets.landmarks(p, &f)
 			require.NoError(t, err)
-			require.NoError(t, nets.align(p, points))
+			require.NoError(t, nets.align(p, marks.five))
 			e, err := nets.vector(nets.crop)
 			require.NoError(t, err)
 			people = append(people, person{fmt.Sprintf("%s at %.0f", name, f.Box.X), e})
@@ -151,23 +151,23 @@ func BenchmarkCheck(b *testing.B) {
 	p := open(b, "gocv-face.jpg") // 640x480
 	faces, err := nets.find(p)
 	require.NoError(b, err)
-	box := faces[0].Box
-	points, err := nets.landmarks(p, box)
+	face := &faces[0]
+	marks, err := nets.landmarks(p, face)
 	require.NoError(b, err)
 	for _, stage := range []struct {
 		name string
 		run  func() error
 	}{
 		{"find", func() error { _, err := nets.find(p); return err }},
-		{"points", func() error { _, err := nets.landmarks(p, box); return err }},
+		{"points", func() error { _, err := nets.landmarks(p, face); return err }},
 		{"embed", func() error {
-			if err := nets.align(p, points); err != nil {
+			if err := nets.align(p, marks.five); err != nil {
 				return err
 			}
 			_, err := nets.vector(nets.crop)
 			return err
 		}},
-		{"liveness", func() error { _, err := nets.live(p, box); return err }},
+		{"liveness", func() error { _, err := nets.live(p, face.Box); return err }},
 		{"whole", func() error { _, _, err := nets.Look(p, vision.Work{}); return err }},
 		{"preview", func() error { _, err := p.Preview(320); return err }},
 	} {
@@ -180,10 +180,9 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 	// The nets alone, on a picture of their size: what no code of ours can save.
-	for _, net := range nets.all() {
-		b.Run("bare/"+string(net.model.Role), func(b *testing.B) {
-			in := net.model.Input
-			if err := nets.cut(p, stretch(rect{0, 0, 640, 480}, in.Width, in.Height), in.Width, in.Height); err != nil {
+	for i, net := range nets.all {
+		b.Run(fmt.Sprintf("bare/%s%d", net.model.Role, i), func(b *testing.B) {
+			if err := nets.cut(p, stretch(rect{0, 0, 640, 480}, net.size()), net.size()); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
