@@ -41,6 +41,8 @@ func (c *Centre) Admit(ctx context.Context, request []byte) (chain.Admission, er
 	defer tx.Rollback()
 	known, err := findTerminal(ctx, tx, req.id)
 	switch {
+	case errors.Is(err, ErrRevoked):
+		return none, fmt.Errorf("%w: %w. Give the box a new terminal id", ErrRequest, err)
 	case errors.Is(err, ErrUnknownTerminal):
 		known, err = c.newTerminal(req)
 		if err != nil {

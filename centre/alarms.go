@@ -115,10 +115,8 @@ const maxReason = 1000
 // nobody says why.
 func (c *Centre) CloseAlarm(ctx context.Context, id int64, who, reason string) error {
 	who, reason = strings.TrimSpace(who), strings.TrimSpace(reason)
-	for what, text := range map[string]string{"who": who, "reason": reason} {
-		if text == "" || len(text) > maxReason || !storable(text) {
-			return fmt.Errorf("%w: say %s, in at most %d bytes of text: an auditor will read it", ErrAlarm, what, maxReason)
-		}
+	if err := signedWord(who, reason); err != nil {
+		return fmt.Errorf("%w: %w", ErrAlarm, err)
 	}
 	var there int
 	if err := c.db.QueryRowContext(ctx, "SELECT count(*) FROM alarms WHERE id = $1", id).Scan(&there); err != nil {
@@ -136,6 +134,16 @@ func (c *Centre) CloseAlarm(ctx context.Context, id int64, who, reason string) e
 		return errors.Join(fmt.Errorf("%w: alarm %d was closed before, and that stands", ErrAlarm, id), err)
 	}
 	c.log.InfoContext(ctx, "alarm closed", "alarm", id)
+	return nil
+}
+
+// signedWord checks what a person says for good.
+func signedWord(who, reason string) error {
+	for _, said := range []struct{ what, text string }{{"who you are", who}, {"why", reason}} {
+		if said.text == "" || len(said.text) > maxReason || !storable(said.text) {
+			return fmt.Errorf("say %s, in at most %d bytes of text: an auditor will read it", said.what, maxReason)
+		}
+	}
 	return nil
 }
 

@@ -46,6 +46,11 @@ type Config struct {
 	// It must accept TLS 1.3 with certificates of this centre's authority
 	// (deploy/mosquitto.conf). Default none.
 	Broker string `toml:"broker"`
+	// Read is the address where other systems read records, feed and alarms
+	// (HTTP over TLS 1.3, each with a token), host:port; port 0 takes a free one.
+	// docs/centre.md describes it. Default none: nothing can be read over the
+	// network.
+	Read string `toml:"read"`
 }
 
 // withDefaults fills what was left out.
@@ -78,7 +83,7 @@ func (c Config) check() error {
 	if c.Listen != "" && c.Broker != "" {
 		return errors.New("listen and broker are both set: the centre serves on its own listener or through a broker, remove one")
 	}
-	for key, address := range map[string]string{"listen": c.Listen, "broker": c.Broker} {
+	for key, address := range map[string]string{"listen": c.Listen, "broker": c.Broker, "read": c.Read} {
 		if address == "" {
 			continue
 		}

@@ -15,8 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	_ "modernc.org/sqlite" // the driver "sqlite", without cgo
-
-	"rollcall/queue/chain"
 )
 
 // database is SQLite or PostgreSQL. Statements are the same for both: write
@@ -242,25 +240,4 @@ func insertArrays(ctx context.Context, tx *sql.Tx, r rows) error {
 // querier is a database or a transaction on it.
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-// terminal is what the centre knows of a terminal.
-type terminal struct {
-	ID        chain.TerminalID
-	Ledger    string // PEM
-	UplinkKey []byte
-	Sealing   []byte
-}
-
-// ErrUnknownTerminal says that a terminal was never admitted here.
-var ErrUnknownTerminal = errors.New("terminal is not admitted")
-
-func findTerminal(ctx context.Context, q querier, id chain.TerminalID) (terminal, error) {
-	t := terminal{ID: id}
-	err := q.QueryRowContext(ctx, "SELECT ledger, uplink_key, sealing FROM terminals WHERE id = $1", string(id)).
-		Scan(&t.Ledger, &t.UplinkKey, &t.Sealing)
-	if errors.Is(err, sql.ErrNoRows) {
-		return t, fmt.Errorf("%q: %w", string(id), ErrUnknownTerminal)
-	}
-	return t, err
 }

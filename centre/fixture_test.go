@@ -101,6 +101,7 @@ type box struct {
 	log  chain.LogID
 	last chain.Seq
 	prev chain.Hash
+	ack  *chain.Ack // what the next records name
 }
 
 func newBox(t testing.TB, id chain.TerminalID) *box {
@@ -166,7 +167,7 @@ func (b *box) append(t testing.TB, records ...attendance.Record) [][]byte {
 	t.Helper()
 	var lines [][]byte
 	for _, r := range records {
-		e := chain.Entry{V: chain.Version, Log: b.log, Seq: b.last + 1, Prev: b.prev, Type: string(r.Type), Body: r.Body,
+		e := chain.Entry{V: chain.Version, Log: b.log, Seq: b.last + 1, Prev: b.prev, Type: string(r.Type), Body: r.Body, Ack: b.ack,
 			At: chain.Stamp{Wall: chain.NewWall(today), Boot: "b", UpMS: int64(b.last), Clock: chain.ClockSynced}}
 		line, err := e.Line()
 		require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -83,10 +84,13 @@ func (l *Listener) Run(ctx context.Context) error {
 	if err := server.Serve(); err != nil {
 		return fmt.Errorf("starting the listener: %w", err)
 	}
+	var shutting sync.WaitGroup
+	shutting.Go(func() { l.centre.shutOut(closing, server) })
 	err := l.centre.deliver(ctx, func(topic string, payload []byte) error {
 		return server.Publish(topic, payload, true, 1)
 	})
 	closeAll()
+	shutting.Wait()
 	return errors.Join(err, server.Close())
 }
 

@@ -13,7 +13,12 @@ import (
 //
 // Times are milliseconds since 1970 UTC. line, head, receipt and payload are
 // the bytes as they came or went.
-var migrations = []migration{{both: schema1}, {both: schema2, sqlite: fillWall}, {fixed: []string{"records", "receipts", "alarms", "closings", "gaps"}}}
+var migrations = []migration{
+	{both: schema1},
+	{both: schema2, sqlite: fillWall},
+	{fixed: []string{"records", "receipts", "alarms", "closings", "gaps"}},
+	{both: schema4, fixed: []string{"revocations"}},
+}
 
 // migration is one step. Its parts are run in the order of the fields.
 type migration struct {
@@ -130,6 +135,15 @@ CREATE TABLE readers ( -- who may read over HTTP
 	name  TEXT PRIMARY KEY,
 	token BLOB NOT NULL UNIQUE, -- its SHA-256
 	added INTEGER NOT NULL
+) STRICT;
+`
+
+const schema4 = `
+CREATE TABLE revocations (
+	terminal TEXT NOT NULL UNIQUE REFERENCES terminals,
+	who      TEXT NOT NULL,
+	reason   TEXT NOT NULL,
+	revoked  INTEGER NOT NULL
 ) STRICT;
 `
 

@@ -65,7 +65,8 @@ func Postgres(t testing.TB) Database {
 	mu.Lock()
 	defer mu.Unlock()
 	if server == nil {
-		started, err := start()
+		_, durable := t.(*testing.B)
+		started, err := start(durable)
 		require.NoError(t, err)
 		server = started
 	}
@@ -96,8 +97,9 @@ func (p *postgres) address(name string) string {
 	return "postgres://rollcall@/" + name + "?host=" + url.QueryEscape(p.dir)
 }
 
-// start makes a server and waits until it takes connections.
-func start() (*postgres, error) {
+// start makes a server and waits until it takes connections. It need not survive
+// a power cut unless it is measured.
+func start(durable bool) (*postgres, error) {
 	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if len(bins) == 0 {
 		return nil, errors.New("PostgreSQL is not installed: make setup-test installs it")
@@ -122,7 +124,7 @@ func start() (*postgres, error) {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("making a PostgreSQL cluster: %w: %s", err, out)
 	}
-	return p, p.run(bin, as)
+	return p, p.run(bin, as, durable)
 }
 
 // unprivileged gives the directory to the package's user, if this is root.
@@ -145,9 +147,9 @@ func (p *postgres) unprivileged() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, os.Chown(p.dir, uid, gid)
 }
 
-func (p *postgres) run(bin string, as *syscall.Credential) error {
+func (p *postgres) run(bin string, as *syscall.Credential, durable bool) error {
 	p.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", filepath.Join(p.dir, "data"), "-k", p.dir,
-		"-c", "listen_addresses=", "-c", "max_connections=100")
+		"-c", "listen_addresses=", "-c", "max_connections=100", "-c", fmt.Sprintf("fsync=%t", durable))
 	p.cmd.Dir = p.dir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as, Pdeathsig: syscall.SIGQUIT}
 	said, err := p.cmd.StderrPipe()

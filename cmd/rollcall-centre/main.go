@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,12 +28,19 @@ const usage = `rollcall-centre takes in attendance records and sends class packa
 
   rollcall-centre init    -config FILE                       make the centre's keys, once
   rollcall-centre admit   -config FILE [-out FILE] REQUEST   admit a terminal; REQUEST is the file it wrote
+  rollcall-centre revoke  -config FILE -reason TEXT [-who NAME] TERMINAL
+                                                             shut a terminal out, for good
   rollcall-centre package -config FILE -terminal ID CLASS    publish a class (CLASS is JSON)
   rollcall-centre package -config FILE -terminal ID -plan PLAN ROSTER
                                                              the same with the roster as CSV
   rollcall-centre serve   -config FILE [-debug]              take in records until told to stop
   rollcall-centre records -config FILE [-terminal ID] [-all] [-json]
                                                              list what is stored
+  rollcall-centre alarms  -config FILE [-all]                list the alarms that nobody has closed
+  rollcall-centre alarms close ID -config FILE -reason TEXT [-who NAME]
+                                                             say why one is settled; it is kept for good
+  rollcall-centre reader  -config FILE [-add NAME | -remove NAME]
+                                                             who may read over the network; -add prints a token, once
   rollcall-centre code    -config FILE -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
                                                              print a class code, which stands in for a card once
 
@@ -86,12 +94,21 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 	case "admit":
 		out := c.flags.String("out", "", "")
 		return func(ctx context.Context) error { return c.admit(ctx, *out) }, nil
+	case "revoke":
+		reason, who := c.flags.String("reason", "", ""), c.flags.String("who", "", "")
+		return func(ctx context.Context) error { return c.revoke(ctx, *who, *reason) }, nil
 	case "package":
 		terminal, plan := c.flags.String("terminal", "", ""), c.flags.String("plan", "", "")
 		return func(ctx context.Context) error { return c.publish(ctx, chain.TerminalID(*terminal), *plan) }, nil
 	case "serve":
 		debug := c.flags.Bool("debug", false, "")
 		return func(ctx context.Context) error { return c.serve(ctx, *debug) }, nil
+	case "alarms":
+		f := alarmFlags{c.flags.Bool("all", false, ""), c.flags.String("reason", "", ""), c.flags.String("who", "", "")}
+		return func(ctx context.Context) error { return c.alarms(ctx, f) }, nil
+	case "reader":
+		add, remove := c.flags.String("add", "", ""), c.flags.String("remove", "", "")
+		return func(ctx context.Context) error { return c.reader(ctx, *add, *remove) }, nil
 	case "code":
 		f := c.codeFlags()
 		return func(ctx context.Context) error { return c.code(ctx, f) }, nil
@@ -120,7 +137,7 @@ func (c *command) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// file is the one file named after the flags.
+// file is the one file, or other thing, named after the flags.
 func (c *command) file(what string) (string, error) {
 	if c.flags.NArg() != 1 {
 		return "", fmt.Errorf("name %s after the flags; rollcall-centre -h shows how", what)
@@ -171,6 +188,23 @@ func (c *command) admit(ctx context.Context, out string) error {
 		return err
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s is admitted; take %s to it (nothing in it is secret)\n", admission.Terminal, out)
+	return err
+}
+
+func (c *command) revoke(ctx context.Context, who, reason string) error {
+	id, err := c.file("the terminal")
+	if err != nil {
+		return err
+	}
+	ctr, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer ctr.Close()
+	if err := ctr.Revoke(ctx, chain.TerminalID(id), cmp.Or(who, whoIsThis()), reason); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s is shut out; what it sent before stays\n", id)
 	return err
 }
 
@@ -250,7 +284,7 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// door is how terminals reach the centre.
+// door is a way into the centre: for terminals, or for those who read.
 type door interface {
 	Run(context.Context) error
 }
@@ -269,19 +303,47 @@ func (c *command) serve(ctx context.Context, debug bool) error {
 		return err
 	}
 	defer ctr.Close()
-	var d door
+	var parts []door
+	reading, err := ctr.Reading()
+	if err != nil {
+		return err
+	}
+	if reading != nil {
+		parts = append(parts, reading)
+	}
 	if cfg.Broker != "" {
-		d = ctr.Subscriber()
+		parts = append(parts, ctr.Subscriber())
 		fmt.Fprintf(c.stdout, "ready: through the broker at %s\n", cfg.Broker)
 	} else {
 		listener, err := ctr.Listen()
 		if err != nil {
 			return err
 		}
-		d = listener
+		parts = append(parts, listener)
 		fmt.Fprintf(c.stdout, "ready: listening on %s\n", listener.Address())
 	}
-	return d.Run(ctx)
+	if reading != nil {
+		fmt.Fprintf(c.stdout, "reading at https://%s/v1/\n", reading.Address())
+	}
+	return runAll(ctx, parts)
+}
+
+// runAll runs parts until ctx ends or one of them fails, and returns when all
+// have ended.
+func runAll(ctx context.Context, parts []door) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part.Run(ctx) }()
+	}
+	var all error
+	for range parts {
+		err := <-ended
+		all = errors.Join(all, err)
+		cancel()
+	}
+	return all
 }
 
 func (c *command) records(ctx context.Context, terminal chain.TerminalID, all, asJSON bool) error {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,8 +215,9 @@ func TestKilledWhileItStores(t *testing.T) {
 	ledger := s.ledger(keys, admission)
 	link, err := uplink.New(uplink.Config{
 		Addresses: []string{s.address}, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
-		Admission: admission, Key: keys.Uplink(), Software: "test", Now: time.Now,
-		Package: func(context.Context, []byte) {}, Report: func(bool, error) {},
+		Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(), Software: "test", Now: time.Now,
+		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
+		Up: func() time.Duration { return time.Hour }, Receipted: func(time.Time, time.Duration, time.Duration) {},
 	}, ledger, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	s.run(link.Run, func() error { return nil })
@@ -452,4 +454,86 @@ func TestSampleConfiguration(t *testing.T) {
 	s.must("init")
 	_, err = s.tool("init")
 	assert.ErrorContains(t, err, "never overwritten")
+}
+
+func TestAlarmsCommand(t *testing.T) {
+	s := newSite(t)
+	s.must("init")
+	keys, admission := s.admit("t-1")
+	ledger := s.ledger(keys, admission)
+	appendCheckins(t, ledger, 3)
+	payload, _, err := ledger.Batch(0, chain.MaxBatchRecords, chain.MaxBatchBytes)
+	require.NoError(t, err)
+	s.serve()
+	settled(t, s.terminal(keys, admission, make(chan []byte, 1)).Publish(recordsTopic, 1, false, append([]byte("x"), payload...)))
+
+	assert.Contains(t, s.must("alarms"), "batch_refused")
+	_, err = s.tool("alarms", "close", "1")
+	assert.ErrorContains(t, err, "say why")
+	_, err = s.tool("alarms", "close", "first", "-reason", "x")
+	assert.ErrorContains(t, err, "not the number of an alarm")
+	_, err = s.tool("alarms", "clear")
+	assert.ErrorContains(t, err, "alarms close ID")
+	assert.Contains(t, s.must("alarms", "close", "1", "-reason", "a cable, ticket 7", "-who", "Li"), "alarm 1 is closed")
+	assert.NotContains(t, s.must("alarms"), "batch_refused")
+	all := s.must("alarms", "-all")
+	assert.Contains(t, all, "a cable, ticket 7")
+	assert.Contains(t, all, "Li")
+}
+
+func TestReaderCommand(t *testing.T) {
+	s := newSite(t)
+	s.must("init")
+	token := strings.TrimSpace(s.must("reader", "-add", "statistics"))
+	assert.Len(t, token, 43)
+	assert.Equal(t, "statistics\n", s.must("reader"))
+	_, err := s.tool("reader", "-add", "statistics")
+	assert.ErrorContains(t, err, "remove it first")
+	s.must("reader", "-remove", "statistics")
+	assert.Empty(t, s.must("reader"))
+}
+
+func TestRevokeCommand(t *testing.T) {
+	s := newSite(t)
+	s.must("init")
+	s.admit("t-1")
+	_, err := s.tool("revoke", "t-1")
+	assert.ErrorContains(t, err, "say why")
+	assert.Contains(t, s.must("revoke", "-reason", "stolen", "t-1"), "t-1 is shut out")
+	_, err = s.tool("admit", s.path("request.json"))
+	assert.ErrorContains(t, err, "revoked")
+}
+
+// The read API is served beside the listener, and ends with it.
+func TestServeForReaders(t *testing.T) {
+	s := newSite(t)
+	s.write("centre.toml", fmt.Sprintf("tenant = \"test\"\ndir = %q\nlisten = %q\nread = \"127.0.0.1:0\"\n", s.path("centre"), s.address))
+	s.must("init")
+	token := strings.TrimSpace(s.must("reader", "-add", "statistics"))
+	cmd := program(t, "serve", "-config", s.path("centre.toml"))
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	v := &server{t, cmd}
+	t.Cleanup(v.kill)
+	said := bufio.NewScanner(stdout)
+	require.True(t, said.Scan())
+	require.True(t, said.Scan())
+	address, found := strings.CutPrefix(said.Text(), "reading at ")
+	require.True(t, found, said.Text())
+
+	ca, err := os.ReadFile(s.path("centre/keys/ca.crt"))
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}, Timeout: patience}
+	req, err := http.NewRequest("GET", address+"alarms", nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	assert.NoError(t, cmd.Wait())
 }
