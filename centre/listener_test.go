@@ -453,3 +453,21 @@ func (b *box) open(t testing.TB, jws []byte) *attendance.Package {
 	require.NoError(t, err)
 	return p
 }
+
+// Another process revokes a terminal that is connected and silent.
+func TestT16RevokedTerminalIsCutOff(t *testing.T) {
+	c, cfg, _ := newCentre(t, loopback)
+	revoked, honest := admitted(t, c, "t-1"), admitted(t, c, "t-2")
+	address, _ := serve(t, c)
+	w, other := connect(t, address, revoked), connect(t, address, honest)
+	_, ok := w.read().(*packets.SubackPacket)
+	require.True(t, ok)
+	require.NoError(t, open(t, cfg, &logBuffer{}).Revoke(t.Context(), "t-1", "auditor", "stolen"))
+	_, err := packets.ReadPacket(w.conn)
+	require.Error(t, err)
+	var timeout net.Error
+	assert.False(t, errors.As(err, &timeout) && timeout.Timeout(), "the connection stays open")
+	assert.NotEqual(t, byte(packets.Accepted), dial(t, address, revoked.tls(t)).hello("t-1", ""))
+	other.publish(9, topic(honest, "up/records"), honest.batch(t, honest.append(t, openRecord())))
+	next[*packets.PubackPacket](other)
+}

@@ -72,7 +72,7 @@ func (c *Centre) Revoke(ctx context.Context, id chain.TerminalID, who, reason st
 }
 
 // shutOutEvery is how long a terminal that is revoked may stay connected.
-const shutOutEvery = 10 * time.Second
+const shutOutEvery = 2 * time.Second
 
 // shutOut ends the connections of terminals that were revoked, by whichever
 // process, until ctx ends.
