@@ -217,7 +217,7 @@ func TestKilledWhileItStores(t *testing.T) {
 		Addresses: []string{s.address}, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
 		Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(), Software: "test", Now: time.Now,
 		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
-		Up: func() time.Duration { return time.Hour }, Receipted: func(time.Time, time.Duration, time.Duration) {},
+		Up: func() time.Duration { return time.Hour }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
 	}, ledger, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	s.run(link.Run, func() error { return nil })
