@@ -17,6 +17,7 @@ type memory struct {
 	Packages   map[ClassID]string
 	Codes      map[string]uint64
 	Pending    map[string]uint64
+	Used       map[TraineeID]uint64
 	Command    uint64
 }
 
@@ -42,7 +43,7 @@ func (b *Book) Forget(live func(SessionID) bool, before uint64) {
 func (b *Book) Memory() ([]byte, error) {
 	var text bytes.Buffer
 	err := gob.NewEncoder(&text).Encode(memory{
-		b.checkins, b.enrolments, b.consents, b.ended, b.withdrawn, b.packages, b.codes, b.pending, b.command,
+		b.checkins, b.enrolments, b.consents, b.ended, b.withdrawn, b.packages, b.codes, b.pending, b.used, b.command,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the book down: %w", err)
@@ -66,6 +67,7 @@ func RecallBook(text []byte) (*Book, error) {
 	maps.Copy(b.packages, m.Packages)
 	maps.Copy(b.codes, m.Codes)
 	maps.Copy(b.pending, m.Pending)
+	maps.Copy(b.used, m.Used)
 	b.command = m.Command
 	for k := range b.checkins {
 		b.counts[k.Session]++

@@ -28,6 +28,7 @@ func fullBook(t *testing.T) *Book {
 	for n := range 4 {
 		see(NewRecord(TypeCheckin, CheckinBody{
 			Trainee: TraineeID(fmt.Sprint("p-", n)), Session: SessionID(fmt.Sprint("s-", n%2)), Decision: OnTime, Code: fmt.Sprint("nonce-", n),
+			Face: &FaceEvidence{Level: FaceMatch, Model: "m", Enrol: 2},
 		}))
 	}
 	return b

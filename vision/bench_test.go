@@ -1,6 +1,7 @@
 package vision_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -87,17 +88,29 @@ type bare struct {
 
 func startBare(t testing.TB, config string) *bare {
 	t.Helper()
+	w, err := newBare(config)
+	require.NoError(t, err)
+	w.t = t
+	return w
+}
+
+// newBare is startBare outside a test.
+func newBare(config string) (*bare, error) {
 	commandsOut, commands, err := os.Pipe()
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	answers, answersIn, err := os.Pipe()
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(workerPath, "-config", config)
 	cmd.ExtraFiles = []*os.File{commandsOut, answersIn}
 	cmd.Stderr = os.Stderr
-	require.NoError(t, cmd.Start())
-	require.NoError(t, commandsOut.Close())
-	require.NoError(t, answersIn.Close())
-	return &bare{t, cmd, commands, answers}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &bare{cmd: cmd, commands: commands, answers: answers}, errors.Join(commandsOut.Close(), answersIn.Close())
 }
 
 func (w *bare) tell(do vision.Do, id uint64) {
@@ -121,12 +134,15 @@ func (w *bare) next(kind vision.Kind) vision.Answer {
 // end closes the commands, as the end of the daemon does, and waits.
 func (w *bare) end() {
 	w.t.Helper()
-	require.NoError(w.t, w.commands.Close())
+	require.NoError(w.t, w.close())
+}
+
+func (w *bare) close() error {
+	err := w.commands.Close()
 	for {
 		if _, err := vision.ReadAnswer(w.answers); err != nil {
 			break
 		}
 	}
-	require.NoError(w.t, w.cmd.Wait())
-	require.NoError(w.t, w.answers.Close())
+	return errors.Join(err, w.cmd.Wait(), w.answers.Close())
 }

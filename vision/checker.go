@@ -178,9 +178,10 @@ func (c *Checker) Verify(ctx context.Context, trainee attendance.TraineeID, enro
 			v.frame(a)
 			return true
 		},
-		blind:  func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
-		accept: func() { c.sitting.accept(trainee, v.best, template.Model) },
-		done:   v.end,
+		blind:   func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
+		suspect: func() { offer(looks, attendance.Look{At: c.config.Now(), Suspect: true}) },
+		accept:  func() { c.sitting.accept(trainee, v.best, template.Model) },
+		done:    v.end,
 	})
 	return looks
 }
@@ -202,15 +203,6 @@ type verification struct {
 // enrolled person.
 func (v *verification) frame(a Answer) {
 	l := attendance.Look{At: v.checker.config.Now()}
-	if a.Code != "" {
-		v.probe.wipe()
-		l.Suspect = a.Code == CodeSuspect
-		if !l.Suspect {
-			l.Advice = attendance.AdviceCamera // black: nobody can do anything about it
-		}
-		offer(v.looks, l)
-		return
-	}
 	person, advice := Usable(a.Faces)
 	if person < 0 || len(a.Faces[person].Embedding) == 0 {
 		v.probe.wipe()
@@ -272,12 +264,13 @@ func offer(looks chan attendance.Look, l attendance.Look) {
 // look is what is done with the frames of one person. Its functions are called
 // one at a time, with Checker.mu held, and not after done.
 type look struct {
-	frame  func(a Answer, model string) bool // false ends the look
-	blind  func()                            // a second without a frame
-	accept func()                            // nil if nothing can be accepted
-	done   func()
-	seen   bool // a frame came since the last tick of blindness
-	stop   func() bool
+	frame   func(a Answer, model string) bool // false ends the look
+	blind   func()                            // a second without a frame
+	suspect func()                            // the camera shows a still or a repeated film; may be nil
+	accept  func()                            // nil if nothing can be accepted
+	done    func()
+	seen    bool // a frame came since the last tick of blindness
+	stop    func() bool
 }
 
 // begin replaces the look in hand. The caller holds mu.
@@ -447,6 +440,9 @@ func (c *Checker) frame(a Answer) {
 		return
 	}
 	if a.Code != "" { // as good as none: the look stays blind
+		if a.Code == CodeSuspect && c.look.suspect != nil {
+			c.look.suspect()
+		}
 		return
 	}
 	c.look.seen = true

@@ -39,6 +39,10 @@ const patience = 60 * time.Second
 var workerPath string
 
 func TestMain(m *testing.M) {
+	if scene := os.Getenv(sceneVariable); scene != "" {
+		playScene(scene)
+		return
+	}
 	dir, err := os.MkdirTemp("", "rollcall-vision")
 	if err != nil {
 		panic(err)
@@ -136,14 +140,20 @@ func newBooth(t *testing.T) *booth {
 		Log: slog.New(slog.NewTextHandler(b.log, nil)),
 	}, b.gallery)
 	require.NoError(t, err)
+	runUntilDone(t, b.checker)
+	return b
+}
+
+// runUntilDone runs a checker until the test ends.
+func runUntilDone(t *testing.T, c *vision.Checker) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
-	go func() { ran <- b.checker.Run(ctx) }()
+	go func() { ran <- c.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-ran)
 	})
-	return b
 }
 
 // enrol captures who stands before the camera and commits the template.

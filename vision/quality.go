@@ -21,13 +21,13 @@ type Quality struct {
 	// dark. Default 45.
 	LeastLuminance float64 `toml:"least_luminance"`
 	// MostOver is the share of a face's pixels without shades, blown out to
-	// white, above which it is too bright, 0 to 1. Default 0.2.
+	// white, above which it is too bright, 0 to 1. Default 0.3.
 	MostOver float64 `toml:"most_over"`
 	// MostBacklight is how much lighter than the face (mean luma, 0 to 255) its
-	// surroundings may be. Default 110.
+	// surroundings may be. Default 85.
 	MostBacklight float64 `toml:"most_backlight"`
 	// MostTurn is how many degrees a face may be turned to a side, up, down or
-	// over, 5 to 90. Default 30.
+	// over, 5 to 90. Default 60: what five points say of a turn is rough.
 	MostTurn float64 `toml:"most_turn"`
 	// LeastSharpness is the variance of the Laplacian over the variance of the
 	// luma under which a face is blurred. Default 0.02.
@@ -36,7 +36,7 @@ type Quality struct {
 	// 1. Default 0.3. Of no effect with a model set without that net.
 	LeastEyesOpen float64 `toml:"least_eyes_open"`
 	// MostCovered is the share of mouth and chin that may have another colour
-	// than the rest of the face, 0 to 1. Default 0.6.
+	// than the rest of the face, 0 to 1. Default 0.9: beards and shadows reach 0.8.
 	MostCovered float64 `toml:"most_covered"`
 }
 
@@ -46,12 +46,12 @@ func (q *Quality) limits() []limit {
 		{"least_width", &q.LeastWidth, 80, smallestFace, 400},
 		{"most_width", &q.MostWidth, 0.6, 0.1, 1},
 		{"least_luminance", &q.LeastLuminance, 45, 1, 255},
-		{"most_over", &q.MostOver, 0.2, 0.01, 1},
-		{"most_backlight", &q.MostBacklight, 110, 1, 255},
-		{"most_turn", &q.MostTurn, 30, 5, 90},
+		{"most_over", &q.MostOver, 0.3, 0.01, 1},
+		{"most_backlight", &q.MostBacklight, 85, 1, 255},
+		{"most_turn", &q.MostTurn, 60, 5, 90},
 		{"least_sharpness", &q.LeastSharpness, 0.02, 1e-6, 100},
 		{"least_eyes_open", &q.LeastEyesOpen, 0.3, 0.01, 1},
-		{"most_covered", &q.MostCovered, 0.6, 0.01, 1},
+		{"most_covered", &q.MostCovered, 0.9, 0.01, 1},
 	}
 }
 
