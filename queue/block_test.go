@@ -65,9 +65,7 @@ func noteBlocks(t *testing.T) *journal {
 func makeDisk(t *testing.T, j *journal, disk string) int {
 	t.Helper()
 	plain := filepath.Join(t.TempDir(), "plain")
-	require.NoError(t, os.WriteFile(plain, nil, 0o600))
-	require.NoError(t, os.Truncate(plain, diskSize))
-	tool(t, "mkfs.ext4", "-q", "-F", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", plain)
+	makeExt4(t, plain, diskSize)
 	text, err := os.ReadFile(plain)
 	require.NoError(t, err)
 	f, err := os.Create(disk)
@@ -87,6 +85,13 @@ func makeDisk(t *testing.T, j *journal, disk string) int {
 	return len(j.Changes)
 }
 
+func makeExt4(t testing.TB, disk string, size int64) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(disk, nil, 0o600))
+	require.NoError(t, os.Truncate(disk, size))
+	tool(t, "mkfs.ext4", "-q", "-F", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk)
+}
+
 // attach mounts a disk while f runs. What ext4 has not written by then it
 // writes after.
 func attach(t *testing.T, disk, at string, f func()) {
@@ -99,7 +104,7 @@ func attach(t *testing.T, disk, at string, f func()) {
 }
 
 // tool runs a program of Debian's e2fsprogs and mount, and gives what it says.
-func tool(t *testing.T, name string, args ...string) string {
+func tool(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("/sbin/"+name, args...).CombinedOutput()
 	require.NoError(t, err, "%s %s: %s (this test mounts a loop device and needs root)", name, args, out)
