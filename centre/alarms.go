@@ -24,6 +24,7 @@ const (
 	AlarmGap         AlarmKind = "gap"               // records before the batch never came: the terminal or this centre lost them
 	AlarmNoEnrolment AlarmKind = "face_unfounded"    // a face match that names no live enrolment of that trainee
 	AlarmReceipt     AlarmKind = "receipt_unknown"   // a record that names a receipt which this centre never gave
+	AlarmCommand     AlarmKind = "command_unknown"   // a terminal was sent a command that this centre never gave
 	AlarmBody        AlarmKind = "body"              // a record whose body cannot be read
 )
 

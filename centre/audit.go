@@ -15,6 +15,9 @@ func (s *storing) audit(ctx context.Context, group []*intake) error {
 	if err := s.auditReceipts(ctx, group); err != nil {
 		return err
 	}
+	if err := s.noteAnswers(ctx, group); err != nil {
+		return err
+	}
 	return s.auditFaces(ctx, group)
 }
 

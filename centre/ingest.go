@@ -173,6 +173,14 @@ func summarise(e chain.Entry) (s summary, err error) {
 		_, err = attendance.ReadBody[attendance.PendingBody](e.Body)
 	case attendance.TypeGap:
 		_, err = attendance.ReadBody[attendance.GapBody](e.Body)
+	case attendance.TypeCorrection:
+		var b attendance.CorrectionBody
+		b, err = attendance.ReadBody[attendance.CorrectionBody](e.Body)
+		s = summary{decision: text(b.Decision), reason: text(fmt.Sprintf("record %d of %s, by %s: %s", b.Seq, b.Log, b.Operator, b.Reason))}
+	case attendance.TypeAdmin:
+		var b attendance.AdminBody
+		b, err = attendance.ReadBody[attendance.AdminBody](e.Body)
+		s = summary{decision: text(b.Result), reason: text(b.Reason)}
 	case attendance.TypePackage:
 		var b attendance.PackageBody
 		b, err = attendance.ReadBody[attendance.PackageBody](e.Body)

@@ -18,6 +18,7 @@ var migrations = []migration{
 	{both: schema2, sqlite: fillWall},
 	{fixed: []string{"records", "receipts", "alarms", "closings", "gaps"}},
 	{both: schema4, fixed: []string{"revocations"}},
+	{both: schema5, fixed: []string{"commands", "answers", "handovers"}},
 }
 
 // migration is one step. Its parts are run in the order of the fields.
@@ -144,6 +145,40 @@ CREATE TABLE revocations (
 	who      TEXT NOT NULL,
 	reason   TEXT NOT NULL,
 	revoked  INTEGER NOT NULL
+) STRICT;
+`
+
+// schema5: commands and the terminals' answers; the keys that a ledger went
+// through, in order: those that a log began with stand at seq 0.
+const schema5 = `
+CREATE TABLE commands (
+	id       INTEGER PRIMARY KEY AUTOINCREMENT,
+	terminal TEXT NOT NULL REFERENCES terminals,
+	serial   INTEGER NOT NULL,
+	kind     TEXT NOT NULL,
+	issued   INTEGER NOT NULL,
+	expires  INTEGER NOT NULL,
+	sha256   TEXT NOT NULL, -- of jws, lower-case hex
+	jws      BLOB NOT NULL,
+	UNIQUE (terminal, serial)
+) STRICT;
+CREATE TABLE answers (
+	terminal TEXT NOT NULL,
+	serial   INTEGER NOT NULL,
+	result   TEXT NOT NULL,
+	reason   TEXT NOT NULL,
+	log      TEXT NOT NULL, -- of the admin record
+	seq      INTEGER NOT NULL,
+	told     INTEGER NOT NULL,
+	UNIQUE (terminal, serial)
+) STRICT;
+CREATE TABLE handovers (
+	id       INTEGER PRIMARY KEY,
+	terminal TEXT NOT NULL,
+	log      TEXT NOT NULL,
+	seq      INTEGER NOT NULL,
+	jws      TEXT NOT NULL,
+	UNIQUE (log, seq, jws)
 ) STRICT;
 `
 

@@ -13,6 +13,7 @@ const (
 	topicAlert   = "up/alert"
 	topicReceipt = "down/receipt"
 	topicPackage = "down/package/" // and the class; retained
+	topicCommand = "down/command"  // retained until it is answered
 	topicDown    = "down/"
 )
 

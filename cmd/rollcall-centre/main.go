@@ -43,6 +43,13 @@ const usage = `rollcall-centre takes in attendance records and sends class packa
                                                              who may read over the network; -add prints a token, once
   rollcall-centre code    -config FILE -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
                                                              print a class code, which stands in for a card once
+  rollcall-centre command -config FILE [-terminal ID] [-json]
+                                                             list commands and what became of them
+  rollcall-centre command -config FILE -terminal ID [-life 168h] KIND ...
+                                                             order a terminal to: resend LOG SEQ (the records after it),
+                                                             erase TRAINEE centre|consent, rotate_key,
+                                                             correct LOG SEQ DECISION OPERATOR REASON (DECISION: on_time,
+                                                             late, unconfirmed, no_session, or void: it does not count)
 
 FILE is a TOML file, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN and ROSTER.
 `
@@ -112,6 +119,11 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 	case "code":
 		f := c.codeFlags()
 		return func(ctx context.Context) error { return c.code(ctx, f) }, nil
+	case "command":
+		terminal, life, asJSON := c.flags.String("terminal", "", ""), c.flags.Duration("life", 0, ""), c.flags.Bool("json", false, "")
+		return func(ctx context.Context) error {
+			return c.order(ctx, chain.TerminalID(*terminal), *life, *asJSON)
+		}, nil
 	case "records":
 		terminal, all, asJSON := c.flags.String("terminal", "", ""), c.flags.Bool("all", false, ""), c.flags.Bool("json", false, "")
 		return func(ctx context.Context) error { return c.records(ctx, chain.TerminalID(*terminal), *all, *asJSON) }, nil
