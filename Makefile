@@ -9,7 +9,7 @@ comma   := ,
 SIM     := bin/rollcall-sim
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test models build run demo demo-control proof-tamper test soak lint bench fuzz arm64 clean
+.PHONY: help setup setup-test models build run demo demo-control proof-tamper proof-offline test soak lint bench fuzz arm64 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,13 @@ proof-crash: setup-test ## KILLS of the store, DAEMONS of rollcalld, CUTS of the
 	$(GO) test ./queue -count 1 -v -timeout 6h -run '^TestF22|^TestF23|^TestF24' \
 	  -rounds $(KILLS) -cuts $(CUTS) -block-cuts $(BLOCKS) -cut-seed $(SEED) -cut-journal '$(JOURNAL)'
 	$(GO) test ./cmd/rollcalld -count 1 -v -timeout 1h -run '^TestF23' -kills $(DAEMONS)
+
+DAYS     := 90
+WEEKS    := 3
+RECEIPTS := 10000
+proof-offline: ## WEEKS rounds of DAYS virtual days offline, drained through a hostile broker and a crashing centre; RECEIPTS hostile receipts: nothing lost, doubled or let go
+	$(GO) test ./queue/mqtt -count 1 -v -timeout 3h -run '^TestOffline|^TestNoReceipt' \
+	  -offline.days $(DAYS) -offline.rounds $(WEEKS) -offline.receipts $(RECEIPTS) -offline.seed $(SEED)
 
 clean: ## what was built and played; the fetched nets stay
 	rm -rf bin build/stage build/control

@@ -35,6 +35,8 @@ type centre struct {
 	script func(n int, b chain.Batch) reply
 	// deny refuses subscriptions to topics that end so.
 	deny string
+	// take deals with batches in place of all that follows.
+	take func(*broker.Client, packets.Packet) (packets.Packet, error)
 
 	mu      sync.Mutex // guards what follows
 	lines   [][]byte   // stored, from seq 1
@@ -96,6 +98,9 @@ func (c *centre) OnPublish(cl *broker.Client, pk packets.Packet) (packets.Packet
 		defer c.mu.Unlock()
 		c.alerts, c.before = append(c.alerts, pk.Payload), append(c.before, len(c.lines))
 	case prefix + "up/records":
+		if c.take != nil {
+			return c.take(cl, pk)
+		}
 		return c.records(cl, pk)
 	}
 	return pk, nil
@@ -232,7 +237,7 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"
 
 // dial is an Uplink's way in.
 func (p *pipes) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	here, there := net.Pipe()
+	here, there := roomyPipe()
 	select {
 	case p.conns <- there:
 		return here, nil
@@ -241,4 +246,37 @@ func (p *pipes) dial(ctx context.Context, network, address string) (net.Conn, er
 	case <-ctx.Done():
 		return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
 	}
+}
+
+// roomyPipe is a [net.Pipe] with room in it, as TCP has: who writes need not
+// wait until the other side reads.
+func roomyPipe() (here, there net.Conn) {
+	here, near := net.Pipe()
+	far, there := net.Pipe()
+	go relay(near, far)
+	go relay(far, near)
+	return here, there
+}
+
+// relay passes on what from says, until either is closed.
+func relay(from, to net.Conn) {
+	room := make(chan []byte, 4096)
+	go func() {
+		defer close(room)
+		for {
+			b := make([]byte, 32<<10)
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			room <- b[:n]
+		}
+	}()
+	for b := range room {
+		if _, err := to.Write(b); err != nil {
+			_ = from.Close()
+		}
+	}
+	_ = from.Close()
+	_ = to.Close()
 }
