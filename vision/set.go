@@ -18,6 +18,9 @@ import (
 // file that is not the one that its manifest names.
 var ErrModel = errors.New("model set not usable")
 
+// ErrModelAbsent is the [ErrModel] of a file that is not there at all.
+var ErrModelAbsent = fmt.Errorf("%w", ErrModel)
+
 //go:embed manifests
 var manifestFiles embed.FS
 
@@ -47,6 +50,7 @@ func Shipped() []Manifest {
 		m, _ := shipped(strings.TrimSuffix(f.Name(), ".json"))
 		all = append(all, m)
 	}
+	slices.SortFunc(all, func(a, b Manifest) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
@@ -159,7 +163,7 @@ func (m Manifest) Verify(dir string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("%w: %s is missing in %s: run make models in the sources or rollcall models import on a box, or set the models directory",
-				ErrModel, model.File, dir)
+				ErrModelAbsent, model.File, dir)
 		case err != nil:
 			return fmt.Errorf("%w: %w: correct the rights, or import the set again", ErrModel, err)
 		case sum != model.SHA256:

@@ -45,12 +45,16 @@ type Config struct {
 	// a recording, 1 to 60. Default 5: a recording of three seconds is found
 	// out after eight. Meanwhile nobody's face is checked.
 	SuspectSeconds int `toml:"suspect_seconds"`
+	// MemoryMB is how much memory in megabytes the worker may hold, 300 to
+	// 8000. Default 600, three times what the default set needs: a stream that
+	// asks for more ends the worker, which is started anew.
+	MemoryMB int `toml:"memory_mb"`
 }
 
 // loadConfig reads the file, refuses keys it does not know, and fills in
 // defaults.
 func loadConfig(path string) (Config, error) {
-	c := Config{Manifest: vision.DefaultSet, Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5}
+	c := Config{Manifest: vision.DefaultSet, Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5, MemoryMB: defaultMemoryMB}
 	if err := tomlfile.Load(path, &c); err != nil {
 		return Config{}, fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -77,6 +81,7 @@ func (c Config) check() error {
 		{"preview_width", c.PreviewWidth, 80, 640},
 		{"max_pixels", c.MaxPixels, 1e4, 1e8},
 		{"suspect_seconds", c.SuspectSeconds, 1, 60},
+		{"memory_mb", c.MemoryMB, 300, 8000},
 	} {
 		if n.value < n.low || n.value > n.high {
 			return fmt.Errorf("%s = %d: must be %d to %d", n.key, n.value, n.low, n.high)

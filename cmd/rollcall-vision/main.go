@@ -44,14 +44,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	path := flags.String("config", "/etc/rollcall/vision.toml", "configuration `file`")
 	check := flags.Bool("check", false, "load the models, take one frame from the camera, say what was seen, and end")
+	load := flags.String("load", "", "load the model set of this `name` or manifest from the directory -models, run each net once, and end")
+	models := flags.String("models", "", "with -load: the `directory` of the models")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
+	if *load != "" {
+		return loadOnce(*models, *load, stdout)
+	}
 	config, err := loadConfig(*path)
 	if err != nil {
+		return err
+	}
+	if err := limit(config.MemoryMB); err != nil {
 		return err
 	}
 	if *check {
@@ -103,6 +111,20 @@ func checkOnce(ctx context.Context, config Config, stdout io.Writer) error {
 	case <-ctx.Done():
 		return opencv.ErrNoCamera
 	}
+}
+
+// loadOnce tries a model set, as rollcall models does before it uses one.
+func loadOnce(models, manifest string, stdout io.Writer) error {
+	if err := limit(defaultMemoryMB); err != nil {
+		return err
+	}
+	set, nets, err := loadSet(Config{Models: models, Manifest: manifest, Threads: 1})
+	if err != nil {
+		return err
+	}
+	nets.Close()
+	fmt.Fprintf(stdout, "model set %s loads\n", set.Name)
+	return nil
 }
 
 // loadSet finds and loads the model set of the configuration.

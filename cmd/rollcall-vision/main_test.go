@@ -22,7 +22,7 @@ func TestConfig(t *testing.T) {
 	c, err := loadConfig(write(t, "camera = \"rtsp://u:p@host/1\"\nmodels = \"m\"\n"))
 	require.NoError(t, err)
 	assert.Equal(t, Config{
-		Camera: "rtsp://u:p@host/1", Models: "m", Manifest: "default", Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5,
+		Camera: "rtsp://u:p@host/1", Models: "m", Manifest: "default", Width: 640, Height: 480, Threads: 1, PreviewWidth: 320, MaxPixels: 1 << 22, SuspectSeconds: 5, MemoryMB: 600,
 	}, c)
 }
 

