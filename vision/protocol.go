@@ -99,7 +99,8 @@ type Times struct {
 	Decode   float64 `json:"decode,omitempty"` // file to pixels; picture only
 	Detect   float64 `json:"detect,omitempty"`
 	Points   float64 `json:"points,omitempty"`
-	Embed    float64 `json:"embed,omitempty"` // alignment, embedding, mirrored embedding
+	Embed    float64 `json:"embed,omitempty"`
+	Mirror   float64 `json:"mirror,omitempty"` // mirrored embedding, if it was asked for
 	Liveness float64 `json:"liveness,omitempty"`
 	Measures float64 `json:"measures,omitempty"` // nets for eyes and pose included
 	Total    float64 `json:"total,omitempty"`

@@ -23,6 +23,7 @@ import (
 type faceFlags struct {
 	*flag.FlagSet
 	worker, models, manifest *string
+	plain                    *bool
 	stderr                   io.Writer
 }
 
@@ -32,6 +33,7 @@ func newFaceFlags(name string, stderr io.Writer) faceFlags {
 		f.String("worker", "", "the camera worker; beside this program unless given"),
 		f.String("models", "", "the nets' directory"),
 		f.String("manifest", "", "the model set: a name, or a manifest file; the default set unless given"),
+		f.Bool("plain", false, "compare plain vectors, as published figures do; else one side is enrolled with its mirror image, as terminals do"),
 		stderr,
 	}
 }
@@ -156,7 +158,7 @@ func (f faceFlags) analyse(ctx context.Context, dir string, names []string) (ana
 	}
 	set := analysed{captures: make([]capture, 0, len(names))}
 	told, progress := 0, newProgress(f.stderr, "pictures", len(names))
-	set.models, err = vision.Analyse(ctx, worker, config, paths, vision.Work{}, func(i int, a vision.Answer) {
+	set.models, err = vision.Analyse(ctx, worker, config, paths, vision.Work{Mirror: !*f.plain}, func(i int, a vision.Answer) {
 		c := captureOf(names[i], a)
 		set.captures = append(set.captures, c)
 		if c.code != "" {
@@ -184,8 +186,22 @@ func captureOf(name string, a vision.Answer) capture {
 	c.advice = vision.Advise(a.Faces, a.Width)
 	if i := subject(a.Faces, a.Width, a.Height); i >= 0 {
 		c.Embedding, c.live = a.Faces[i].Embedding, a.Faces[i].Liveness
+		c.Template = template(a.Faces[i])
 	}
 	return c
+}
+
+// template is what an enrolment keeps of a face: the mean of its vector and its
+// mirror image's. Nil if that was not asked for.
+func template(f vision.Face) vision.Embedding {
+	if len(f.Mirrored) == 0 || len(f.Mirrored) != len(f.Embedding) {
+		return nil
+	}
+	sum := make(vision.Embedding, len(f.Embedding))
+	for i, x := range f.Embedding {
+		sum[i] = x + f.Mirrored[i]
+	}
+	return sum.Unit()
 }
 
 // subject picks whose picture it is where it shows several faces, or -1: the

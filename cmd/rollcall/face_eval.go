@@ -70,7 +70,7 @@ func evalFaces(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return fmt.Errorf("face eval: %w", err)
 	}
-	e.report.Manifest = flags.manifestName()
+	e.report.Manifest, e.report.Plain = flags.manifestName(), *flags.plain
 	if *out != "" {
 		if err := e.draw(*out); err != nil {
 			return fmt.Errorf("face eval: %w", err)

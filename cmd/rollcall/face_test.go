@@ -112,7 +112,7 @@ func TestFaceEvalGoesOn(t *testing.T) {
 	assert.Equal(t, []any{"eer"}, r["bounds"])
 	assert.Equal(t, map[string]any{"1e-2": nil, "1e-3": nil, "1e-4": nil, "1e-5": nil}, r["tar"])
 	assert.Equal(t, map[string]any{"2": 1.0, "50": nil}, r["rank1"])
-	for _, stage := range []string{"detect", "points", "embed", "liveness", "total"} {
+	for _, stage := range []string{"detect", "points", "embed", "liveness", "total", "mirror"} {
 		assert.Positive(t, r["ms"].(map[string]any)[stage], stage)
 	}
 	for _, name := range []string{"man/none.jpg", "b/broken.jpg", "b/empty.jpg"} {
@@ -131,6 +131,7 @@ func TestFaceEvalOfFolders(t *testing.T) {
 	require.NoError(t, evalFaces(t.Context(), args, &stdout, &stderr))
 	for _, line := range []string{
 		"pictures   5 of 4 people; left out: 0 missing, 0 broken",
+		"one side enrolled with its mirror image",
 		"no face    below 60 % (0 of 5) of the pictures",
 		"a terminal would have asked for another picture: one_person 3",
 		"all against all: 1 mated, 9 non-mated comparisons",

@@ -122,7 +122,7 @@ func draw(random *rand.Rand, people, each int, spread float64) []Sample {
 				e[i] = float32(middle[i] + spread*random.NormFloat64())
 			}
 			person := fmt.Sprintf("person%03d", p)
-			samples = append(samples, Sample{fmt.Sprintf("%s/%d", person, k), person, e.Unit()})
+			samples = append(samples, Sample{Path: fmt.Sprintf("%s/%d", person, k), Person: person, Embedding: e.Unit()})
 		}
 	}
 	return samples

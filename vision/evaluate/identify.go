@@ -87,10 +87,10 @@ func search(random *rand.Rand, people map[string][]Sample, wanted, gallery []str
 		}
 	}
 	for i, name := range wanted {
-		mate := probes[i].Score(pictures[i])
+		mate := pictures[i].Score(probes[i])
 		first := mate > -1
 		for j := range pictures {
-			first = first && (j == i || probes[i].Score(pictures[j]) < mate)
+			first = first && (j == i || pictures[j].Score(probes[i]) < mate)
 		}
 		if first {
 			found[name]++

@@ -10,19 +10,26 @@ import (
 	"rollcall/vision"
 )
 
-// Sample is one picture of one person. Its embedding has length 1, or is nil
-// where no face was found.
+// Sample is one picture of one person.
 type Sample struct {
 	Path, Person string
-	Embedding    vision.Embedding
+	// Embedding has length 1, or is nil where no face was found.
+	Embedding vision.Embedding
+	// Template is what an enrolment would keep of the picture, of length 1. Nil
+	// stands for Embedding.
+	Template vision.Embedding
 }
 
-// Score is the likeness of two samples; -1 if one has no embedding.
-func (s Sample) Score(other Sample) float64 {
-	if len(s.Embedding) == 0 || len(s.Embedding) != len(other.Embedding) {
+// Score is the likeness of s, enrolled, and a probe; -1 if one shows no face.
+func (s Sample) Score(probe Sample) float64 {
+	enrolled := s.Template
+	if enrolled == nil {
+		enrolled = s.Embedding
+	}
+	if len(enrolled) == 0 || len(enrolled) != len(probe.Embedding) {
 		return -1
 	}
-	return dot(s.Embedding, other.Embedding)
+	return dot(enrolled, probe.Embedding)
 }
 
 // dot of vectors of one length. Four sums keep the processor busy.
@@ -119,7 +126,7 @@ func CompareAll(ctx context.Context, samples []Sample, done func(comparisons int
 	return m, ctx.Err()
 }
 
-// compareRow compares sample i with those before it.
+// compareRow compares sample i, enrolled, with those before it.
 func (m *Matrix) compareRow(samples []Sample, person []int32, i int, near *crowd) {
 	for j, other := range samples[:i] {
 		score := samples[i].Score(other)

@@ -42,7 +42,7 @@ func Searches(samples []Sample, n int) []Search {
 		var s Search
 		s.First, s.Second = -1, -1
 		for _, name := range gallery {
-			s.see(probe.Score(pick(name)), false)
+			s.see(pick(name).Score(probe), false)
 		}
 		searches = append(searches, s)
 		own := slices.DeleteFunc(slices.Clone(people[probe.Person]), func(k int) bool { return k == i })
@@ -50,9 +50,9 @@ func Searches(samples []Sample, n int) []Search {
 			continue
 		}
 		s = Search{Mated: true, First: -1, Second: -1}
-		s.see(probe.Score(samples[own[random.IntN(len(own))]]), true)
+		s.see(samples[own[random.IntN(len(own))]].Score(probe), true)
 		for _, name := range gallery[1:] {
-			s.see(probe.Score(pick(name)), false)
+			s.see(pick(name).Score(probe), false)
 		}
 		searches = append(searches, s)
 	}

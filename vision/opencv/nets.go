@@ -153,9 +153,7 @@ func (n *Nets) work(p *Picture, f *sighting, work vision.Work, clock *stopwatch,
 			clock.lap(&took.Measures)
 		}
 		if !work.NoEmbedding {
-			err := n.embedBoth(&f.Face, work.Mirror)
-			clock.lap(&took.Embed)
-			if err != nil {
+			if err := n.embedFace(&f.Face, work.Mirror, clock, took); err != nil {
 				return err
 			}
 		}
@@ -239,15 +237,18 @@ func rasterOf(m *gocv.Mat) (raster, error) {
 	return raster{pixels, m.Cols(), m.Rows()}, err
 }
 
-// embedBoth embeds the face that is in n.crop, and if wanted its mirror image.
-func (n *Nets) embedBoth(f *vision.Face, mirror bool) (err error) {
-	if f.Embedding, err = n.vector(n.crop); err != nil || !mirror {
+// embedFace embeds the face that is in n.crop, and if wanted its mirror image.
+func (n *Nets) embedFace(f *vision.Face, mirror bool, clock *stopwatch, took *vision.Times) (err error) {
+	f.Embedding, err = n.vector(n.crop)
+	clock.lap(&took.Embed)
+	if err != nil || !mirror {
 		return err
 	}
 	if err = gocv.Flip(n.crop, &n.small, 1); err != nil {
 		return err
 	}
 	f.Mirrored, err = n.vector(n.small)
+	clock.lap(&took.Mirror)
 	return err
 }
 
