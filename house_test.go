@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"vision/opencv":   {"attendance", "device", "vision"},
 	"vision/evaluate": {"vision"},
 	"centre":          {"attendance", "queue/chain"},
+	"docs/contract":   {},
 	"simulator":       {"attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "vision/opencv", "queue", "queue/chain", "queue/mqtt", "centre"},
 
 	"centre/centretest": {},

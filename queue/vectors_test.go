@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -67,8 +68,11 @@ type lookupVector struct {
 func seed(n byte) []byte { return bytes.Repeat([]byte{n}, ed25519.SeedSize) }
 
 // exampleRecords are one of each type, in an order that could be.
-func exampleRecords(terminal ed25519.PrivateKey) []attendance.Record {
-	liveness := 0.81
+func exampleRecords(t *testing.T, terminal ed25519.PrivateKey) []attendance.Record {
+	liveness, present := 0.81, 1
+	next := ed25519.NewKeyFromSeed(seed(5))
+	handover, err := chain.SignHandover(terminal, "t-7Q2M", next.Public())
+	require.NoError(t, err)
 	card := attendance.CardEvidence{Kind: attendance.KindSSC, Level: attendance.LevelFile, Reader: "Reader 1"}
 	profile := attendance.ProfileRef{ID: "generic", Version: 1}
 	model := strings.Repeat("5f", 32)
@@ -121,6 +125,25 @@ func exampleRecords(terminal ed25519.PrivateKey) []attendance.Record {
 			},
 			Duplicate: 0.52, Resembles: "tr-0009",
 		}),
+		attendance.NewRecord(attendance.TypeAnchor, attendance.AnchorBody{
+			Source: attendance.TimeReceipt, Wall: "2026-11-21T09:34:02.950+08:00", UpMS: 2283286, ErrMS: 121, Seq: 12,
+		}),
+		attendance.NewRecord(attendance.TypeSession, attendance.SessionBody{
+			Class: "c-2026-031", Session: "s-1", Event: attendance.SessionClosed,
+			Start: "2026-11-21T09:00:00.000+08:00", End: "2026-11-21T09:36:00.000+08:00", Serial: 5, Present: &present,
+		}),
+		attendance.NewRecord(attendance.TypeCorrection, attendance.CorrectionBody{
+			Correct: attendance.Correct{
+				Log: "t-7Q2M/3f9c5a10b2d4", Seq: 4, Hash: hash, Decision: attendance.OnTime, Operator: "op-2", Reason: "the lesson began late",
+			},
+			Serial: 7,
+		}),
+		attendance.NewRecord(attendance.TypeAdmin, attendance.AdminBody{
+			Serial: 7, Kind: attendance.CommandCorrect, SHA256: strings.Repeat("c7", 32), Result: attendance.CommandDone,
+		}),
+		attendance.NewRecord(attendance.TypeKey, attendance.KeyBody{
+			Old: chain.KeyID(terminal.Public()), New: chain.KeyID(next.Public()), Handover: handover,
+		}),
 	}
 }
 
@@ -140,7 +163,10 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 	var lines [][]byte
 	var hashes []chain.Hash
 	began := time.Date(2026, 11, 21, 8, 58, 3, 120e6, time.FixedZone("", 8*3600))
-	for i, r := range exampleRecords(terminal) {
+	for i, r := range exampleRecords(t, terminal) {
+		if r.Type == attendance.TypeCorrection { // of line 4, as it came out
+			r.Body = bytes.Replace(r.Body, []byte(strings.Repeat("A", 42)+"E"), []byte(hashes[3].String()), 1)
+		}
 		e := chain.Entry{
 			V: chain.Version, Log: log, Seq: chain.Seq(i + 1), Type: string(r.Type), Body: r.Body,
 			At: chain.Stamp{
@@ -170,7 +196,7 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 		Log: log, Seq: 4, Hash: hashes[3], At: chain.NewWall(began.Add(4 * step)),
 	})
 	require.NoError(t, err)
-	v.Verdict = "verified 1-12; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-12"
+	v.Verdict = "verified 1-17; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-17"
 	v.Lookup = exampleLookup(t, before.Lookup.Sealed)
 
 	export := append([][]byte{chain.CertificateLine(cert)}, lines...)
@@ -244,12 +270,30 @@ func TestVectors(t *testing.T) {
 		require.NoError(t, os.MkdirAll(testdata, 0o755))
 		require.NoError(t, os.WriteFile(jsonFile, buf.Bytes(), 0o644))
 		require.NoError(t, os.WriteFile(exportFile, export, 0o644))
+		quote(t, got)
 		return
 	}
 	assert.Equal(t, want, got)
 	wantExport, err := os.ReadFile(exportFile)
 	require.NoError(t, err)
 	assert.Equal(t, string(wantExport), string(export))
+}
+
+// quote renews the vectors in docs/record.md.
+func quote(t *testing.T, v vectors) {
+	const path, begin, end = "../docs/record.md", "Line 1, SHA-256 ", "Lookup: centre secret"
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(text), begin)
+	require.True(t, found)
+	_, after, found := strings.Cut(rest, end)
+	require.True(t, found)
+	var b strings.Builder
+	for i, r := range v.Records {
+		fmt.Fprintf(&b, "Line %d, SHA-256 `%s`, hash `%s`, code `%s`:\n\n    %s\n\n", i+1, r.SHA256, r.Hash, r.Code, r.Line)
+	}
+	fmt.Fprintf(&b, "Head of the last line:\n\n    %s\n\nReceipt of line 4:\n\n    %s\n\nVerify says: `%s`.\n\n", v.Head, v.Receipt, v.Verdict)
+	require.NoError(t, os.WriteFile(path, []byte(before+b.String()+end+after), 0o644))
 }
 
 // docs/record.md quotes every vector and names every field of what is
