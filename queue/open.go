@@ -84,6 +84,9 @@ func (l *Ledger) open() error {
 		return err
 	}
 	l.countBad()
+	if err := l.signCuts(); err != nil {
+		return err
+	}
 	return l.removeCut()
 }
 

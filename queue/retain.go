@@ -121,6 +121,9 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 		return true, fmt.Errorf("the file from record %d was to be let go, and the centre has only %d", first, r.Seq)
 	}
 	e.Cut = &Cut{Through: c.seq, Hash: c.hash, Head: string(c.head), Receipt: e.Receipt}
+	if err := e.Cut.sign(l.cfg, log); err != nil {
+		return true, err
+	}
 	e.files = e.files[1:]
 	err = l.write("storing a cut", func() error {
 		if err := l.keepLasting(e, first); err != nil {
@@ -133,6 +136,29 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 	}
 	l.log.Info("old records let go", "seq", uint64(c.seq))
 	return false, l.removeCut()
+}
+
+// sign makes the terminal's word for a cut.
+func (c *Cut) sign(cfg Config, log chain.LogID) (err error) {
+	c.Signed, err = chain.Sign(cfg.Key, chain.PurposeCut, chain.Head{Log: log, Seq: c.Through, Hash: c.Hash, Wall: cfg.Stamp().Wall})
+	return err
+}
+
+// signCuts signs those of a program that did not.
+func (l *Ledger) signCuts() error {
+	s := l.state.clone()
+	for i := range s.Epochs {
+		e := &s.Epochs[i]
+		if e.Cut == nil || e.Cut.Signed != "" {
+			continue
+		}
+		c := *e.Cut
+		e.Cut = &c
+		if err := errors.Join(c.sign(l.cfg, e.Log), l.save(s)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // saveBeside saves a state that was prepared before the change began, with the

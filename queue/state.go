@@ -47,6 +47,7 @@ type Cut struct {
 	Through chain.Seq  `json:"through"` // the last of them
 	Hash    chain.Hash `json:"hash"`    // of its line
 	Head    string     `json:"head,omitempty"`
+	Signed  string     `json:"signed,omitempty"` // chain.PurposeCut over the three
 	Receipt string     `json:"receipt,omitempty"`
 }
 

@@ -276,8 +276,8 @@ func (s *Store) eachOf(log chain.LogID, after chain.Seq, f func(chain.Entry) err
 
 // Export writes the whole ledger as text that a chain.Verifier accepts: the
 // certificate of the ledger key, then for each epoch record lines with a head
-// after every few, and the last receipt; where records were let go, the head of
-// the last of them stands first. It may run beside appends; it then
+// after every few, and the last receipt; where records were let go, the cut
+// stands first. It may run beside appends; it then
 // ends with a line that was the last at some moment of the export.
 func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
 	if err := put(w, chain.CertificateLine(cert)); err != nil {
@@ -300,8 +300,8 @@ func put(w io.Writer, line []byte) error {
 }
 
 func (s *Store) exportEpoch(w io.Writer, e *epoch) error {
-	if e.Cut != nil && e.Cut.Head != "" { // names the record before the first that is left
-		if err := put(w, []byte(e.Cut.Head)); err != nil {
+	if e.Cut != nil && e.Cut.Signed != "" { // names the record before the first that is left
+		if err := put(w, []byte(e.Cut.Signed)); err != nil {
 			return err
 		}
 	}

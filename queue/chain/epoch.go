@@ -35,8 +35,9 @@ type Link struct {
 }
 
 // Whole reports whether every record from 1 to the last is there. Records that
-// were let go after the retention are not: who took them out by force would
-// say the same, and only an earlier export or the centre can tell.
+// were let go after the retention are not: the key's holder can sign a cut for
+// more than was, and only an earlier export or the centre, which has them, can
+// tell.
 func (e Epoch) Whole() bool { return len(e.Stretches) == 1 && e.First == 1 }
 
 // String is the sentence an auditor reads.

@@ -34,6 +34,18 @@ func OpenHead(pub crypto.PublicKey, jws []byte) (Head, error) {
 	return readHead(payload)
 }
 
+// OpenCut checks the signature of a cut: the terminal's word that it let go the
+// records up to one, which the centre had received. It has the form of a head,
+// and a head never serves as one: whoever takes more lines out has none for
+// them.
+func OpenCut(pub crypto.PublicKey, jws []byte) (Head, error) {
+	payload, err := Open(pub, PurposeCut, jws)
+	if err != nil {
+		return Head{}, err
+	}
+	return readHead(payload)
+}
+
 // OpenReceipt checks a receipt's signature. Whether Hash is the hash of the
 // terminal's own line is for the caller to compare before believing it.
 func OpenReceipt(pub crypto.PublicKey, jws []byte) (Receipt, error) {

@@ -33,6 +33,7 @@ const (
 	PurposeCode    Purpose = "rollcall-code"
 	PurposeCommand Purpose = "rollcall-command"
 	PurposeKey     Purpose = "rollcall-key"
+	PurposeCut     Purpose = "rollcall-cut"
 )
 
 // header is the JWS header. Field order is fixed by the struct, so a header is

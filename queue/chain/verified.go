@@ -129,11 +129,11 @@ func (l *verified) remember(e Entry) {
 	}
 }
 
-// letGo begins the log after a record that a head or receipt names, if first is
-// a record after it.
-func (l *verified) letGo(first Entry, log LogID, seq Seq, hash Hash) {
-	if log == l.log && l.cut < seq && seq < first.Seq {
-		l.cut, l.cutHash, l.last, l.signed = seq, hash, seq, seq
+// letGo begins the log after the record that a cut names, if first is a record
+// after it.
+func (l *verified) letGo(first Entry, c Head) {
+	if c.Log == l.log && l.cut < c.Seq && c.Seq < first.Seq {
+		l.cut, l.cutHash, l.last, l.signed = c.Seq, c.Hash, c.Seq, c.Seq
 	}
 }
 

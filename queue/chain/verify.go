@@ -40,7 +40,8 @@ type Verifier struct {
 	logs     []*verified // in the order they began; the last one is running
 	early    []Receipt   // read before the record they name
 	openings []Head      // read before the first record of their log
-	unfitted *unfitted   // two records that do not fit; the next line tells which is wrong
+	cuts     []Head
+	unfitted *unfitted // two records that do not fit; the next line tells which is wrong
 
 	without check // what the proofs' control leaves out
 }
@@ -56,6 +57,7 @@ const (
 	checkCover    check = "cover"    // no line stands after the last head
 	checkOwner    check = "owner"    // the certificate is by the centre and for this terminal
 	checkGaps     check = "gaps"     // a gap record names what is missing
+	checkCuts     check = "cuts"     // a cut names what was let go
 )
 
 func (v *Verifier) makes(c check) bool { return v.without != c }
@@ -109,8 +111,11 @@ func (v *Verifier) line(line []byte) error {
 	if err != nil {
 		return v.problem(1, "a line that is neither record, head, receipt nor certificate stands in its place")
 	}
-	if h.Typ == PurposeReceipt {
+	switch h.Typ {
+	case PurposeReceipt:
 		return v.receipt(line)
+	case PurposeCut:
+		return v.cut(line)
 	}
 	return v.head(line)
 }
@@ -285,8 +290,8 @@ func (v *Verifier) place(e Entry) (*verified, error) {
 	return l, nil
 }
 
-// begin starts a log. A head or receipt that stands before its first record says
-// that the records up to there were let go; in the end a receipt must cover them.
+// begin starts a log. A cut that stands before its first record says that the
+// records up to there were let go; in the end a receipt must cover them.
 func (v *Verifier) begin(e Entry) (*verified, error) {
 	l := &verified{log: e.Log, keyKnown: v.keyKnown}
 	if v.find(e.Log) != nil {
@@ -295,11 +300,13 @@ func (v *Verifier) begin(e Entry) (*verified, error) {
 	if e.Seq == 1 && e.Prev != (Hash{}) && v.makes(checkLinks) {
 		return nil, l.problem(1, "names a line before it")
 	}
-	for _, h := range v.openings {
-		l.letGo(e, h.Log, h.Seq, h.Hash)
+	for _, c := range v.cuts {
+		l.letGo(e, c)
 	}
-	for _, r := range v.early {
-		l.letGo(e, r.Log, r.Seq, r.Hash)
+	if !v.makes(checkCuts) {
+		for _, h := range v.openings {
+			l.letGo(e, h)
+		}
 	}
 	v.logs = append(v.logs, l)
 	return l, v.settle(l)
@@ -367,6 +374,23 @@ func (v *Verifier) head(line []byte) error {
 		in.Signed = max(in.Signed, h.Seq)
 		l.signed = max(l.signed, h.Seq)
 	}
+	return nil
+}
+
+// cut takes the terminal's word for what it let go. It counts for a log that
+// begins after it.
+func (v *Verifier) cut(line []byte) error {
+	if v.key == nil {
+		return &Problem{What: "a cut stands before the certificate"}
+	}
+	c, err := OpenCut(v.key, line)
+	if err != nil && v.makes(checkHeads) {
+		return v.problem(0, "cut: %v", err)
+	}
+	if c.Log.Terminal() != v.terminal {
+		return v.problem(0, "the cut after it is for %s, which the key of %q does not sign for", c.Log, v.terminal)
+	}
+	v.cuts = append(v.cuts, c)
 	return nil
 }
 
