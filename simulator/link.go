@@ -4,19 +4,28 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
+	"time"
 )
 
 // Link is the network between a terminal and its centre: a TCP relay on
-// loopback that can be cut and mended. Cut and Mend may be called from any
-// goroutine.
+// loopback that can be cut and mended, is slow if it is told so, and can turn
+// into a black hole. Cut, Mend and Swallow may be called from any goroutine.
 type Link struct {
+	// Delay is how long each byte takes one way, Jitter what a random part of is
+	// added to it, in order. Rate is how many bytes a second go each way, 0
+	// without a limit. Set before Run.
+	Delay, Jitter time.Duration
+	Rate          int
+
 	listener net.Listener
 	target   string
 
 	mu    sync.Mutex // guards what follows
 	cut   bool
+	hole  bool
 	conns map[net.Conn]struct{}
 }
 
@@ -42,11 +51,19 @@ func (l *Link) Cut() {
 	}
 }
 
-// Mend lets connections through again.
+// Swallow keeps connections open and passes nothing on, until Mend.
+func (l *Link) Swallow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hole = true
+}
+
+// Mend lets connections through again. What was swallowed stays lost, and with
+// it the connections it was lost from.
 func (l *Link) Mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cut = false
+	l.cut, l.hole = false, false
 }
 
 // Run relays until ctx ends.
@@ -83,12 +100,76 @@ func (l *Link) relay(near net.Conn) {
 	defer l.drop(far)
 	var back sync.WaitGroup
 	back.Go(func() {
-		_, _ = io.Copy(near, far)
+		l.Carry(near, far)
 		near.Close()
 	})
-	_, _ = io.Copy(far, near)
+	l.Carry(far, near)
 	far.Close()
 	back.Wait()
+}
+
+// segment is what was read at once, and when it is at the other end.
+type segment struct {
+	data []byte
+	due  time.Time
+}
+
+// underWay bounds the segments that are under way; TCP then holds the sender.
+const underWay = 1024
+
+// Carry passes on what from says, with the link's delay and rate, until one of
+// them is closed; the caller closes both. It serves any connection, one in
+// memory as well.
+func (l *Link) Carry(to io.Writer, from io.Reader) {
+	way := make(chan segment, underWay)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(way)
+		free := time.Now() // when the line can take the next byte
+		for last := free; ; {
+			data := make([]byte, 4<<10)
+			n, err := from.Read(data)
+			if err != nil {
+				return
+			}
+			if free = later(free, time.Now()); l.Rate > 0 {
+				free = free.Add(time.Duration(n) * time.Second / time.Duration(l.Rate))
+			}
+			due := free.Add(l.Delay)
+			if l.Jitter > 0 {
+				due = due.Add(rand.N(l.Jitter))
+			}
+			last = later(last, due)
+			way <- segment{data[:n], last}
+		}
+	})
+	for s := range way {
+		if wait := time.Until(s.due); wait > 0 {
+			<-time.After(wait)
+		}
+		if l.swallows() {
+			continue
+		}
+		if _, err := to.Write(s.data); err != nil {
+			break
+		}
+	}
+	for range way { // the reader ends when its connection is closed
+	}
+	reading.Wait()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func (l *Link) swallows() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hole
 }
 
 func (l *Link) hold(conn net.Conn) bool {

@@ -21,6 +21,7 @@ import (
 
 	"rollcall/queue/chain"
 	"rollcall/queue/queuetest"
+	"rollcall/simulator"
 )
 
 const prefix = "rollcall/v1/test/" + string(queuetest.Terminal) + "/"
@@ -212,6 +213,7 @@ func (c *centre) cutAll() {
 
 // pipes is a listener whose connections are in memory, for virtual time.
 type pipes struct {
+	way    simulator.Link // how fast they are
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
@@ -237,46 +239,32 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"
 
 // dial is an Uplink's way in.
 func (p *pipes) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	here, there := roomyPipe()
+	here, there := roomyPipe(&p.way)
+	var err error
 	select {
 	case p.conns <- there:
 		return here, nil
 	case <-p.closed:
-		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("nobody listens at " + address)}
+		err = errors.New("nobody listens at " + address)
 	case <-ctx.Done():
-		return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
+		err = ctx.Err()
 	}
+	_ = here.Close()
+	_ = there.Close()
+	return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 }
 
 // roomyPipe is a [net.Pipe] with room in it, as TCP has: who writes need not
-// wait until the other side reads.
-func roomyPipe() (here, there net.Conn) {
+// wait until the other side reads. The way between can be a slow one.
+func roomyPipe(way *simulator.Link) (here, there net.Conn) {
 	here, near := net.Pipe()
 	far, there := net.Pipe()
-	go relay(near, far)
-	go relay(far, near)
-	return here, there
-}
-
-// relay passes on what from says, until either is closed.
-func relay(from, to net.Conn) {
-	room := make(chan []byte, 4096)
-	go func() {
-		defer close(room)
-		for {
-			b := make([]byte, 32<<10)
-			n, err := from.Read(b)
-			if err != nil {
-				return
-			}
-			room <- b[:n]
-		}
-	}()
-	for b := range room {
-		if _, err := to.Write(b); err != nil {
-			_ = from.Close()
-		}
+	relay := func(to, from net.Conn) {
+		way.Carry(to, from)
+		_ = from.Close()
+		_ = to.Close()
 	}
-	_ = from.Close()
-	_ = to.Close()
+	go relay(far, near)
+	go relay(near, far)
+	return here, there
 }

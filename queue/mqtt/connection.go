@@ -90,6 +90,7 @@ type connection struct {
 	receipt  bool        // one came that let records go
 	told     map[chain.AlertKind]sent
 	looked   time.Time // at the certificate
+	ahead    batch     // read while the one before is under way
 }
 
 // connection runs one connection until it is lost or ctx ends. worked says
@@ -252,19 +253,19 @@ func (c *connection) work(ctx context.Context) error {
 			c.departure.begin(now, last, receipted)
 			log, at = now, receipted
 		}
-		payload, last, err := c.ledger.Batch(at, chain.MaxBatchRecords, c.size)
+		b, err := c.batch(log, at)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLedger, err)
 		}
-		if payload == nil {
+		if b.payload == nil {
 			if ended, err := c.idle(ctx, changed); ended {
 				return err
 			}
 			continue
 		}
-		c.departure.leave(log, last, c.cfg.Up())
+		c.departure.leave(log, b.last, c.cfg.Up())
 		began := time.Now()
-		now, err := c.send(ctx, payload, at, patience)
+		now, err := c.send(ctx, b, patience)
 		c.adapt(now != at && err == nil, time.Since(began))
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -278,6 +279,33 @@ func (c *connection) work(ctx context.Context) error {
 			return errNoReceipt
 		}
 		at = now
+	}
+}
+
+// batch is records on their way: those after at, up to last.
+type batch struct {
+	log      chain.LogID
+	at, last chain.Seq
+	payload  []byte
+}
+
+// batch gives the records after at, the ones that were read ahead if they are.
+func (c *connection) batch(log chain.LogID, at chain.Seq) (batch, error) {
+	b := c.ahead
+	c.ahead = batch{}
+	if b.payload != nil && b.log == log && b.at == at && len(b.payload) <= c.size {
+		return b, nil
+	}
+	payload, last, err := c.ledger.Batch(at, chain.MaxBatchRecords, c.size)
+	return batch{log, at, last, payload}, err
+}
+
+// readAhead reads what follows b while that is under way. What it cannot read
+// comes to light when it is b's turn.
+func (c *connection) readAhead(b batch) {
+	if log, _, _ := c.ledger.Marks(); log == b.log {
+		payload, last, _ := c.ledger.Batch(b.last, chain.MaxBatchRecords, c.size)
+		c.ahead = batch{b.log, b.last, last, payload}
 	}
 }
 
@@ -324,14 +352,14 @@ func (c *connection) look() (ended bool, err error) {
 	return false, nil
 }
 
-// send publishes the records after at and waits for a receipt that covers
+// send publishes a batch and waits for a receipt that covers
 // some of them. It returns where to go on: there, or where it began if none
 // came in time, or further back if a receipt says that the centre is there (it
 // came back from an older copy of its data).
-func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, patience time.Duration) (chain.Seq, error) {
-	published := c.client.Publish(c.prefix+topicRecords, atLeastOnce, false, payload)
-	answered := published.Done()
-	from := at
+func (c *connection) send(ctx context.Context, b batch, patience time.Duration) (chain.Seq, error) {
+	published := c.client.Publish(c.prefix+topicRecords, atLeastOnce, false, b.payload)
+	answered, at := published.Done(), b.at
+	c.readAhead(b)
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	for {
@@ -352,7 +380,7 @@ func (c *connection) send(ctx context.Context, payload []byte, at chain.Seq, pat
 				t.Reset(rewindAfter)
 			}
 		case <-t.C:
-			if at < from {
+			if at < b.at {
 				return at, nil
 			}
 			if answered != nil {

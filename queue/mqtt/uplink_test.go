@@ -27,6 +27,8 @@ type site struct {
 	uplink *mqtt.Uplink
 	cfg    mqtt.Config
 
+	onReport func() // called with each report
+
 	mu       sync.Mutex // guards what follows
 	reports  []string   // words
 	packages []string
@@ -69,6 +71,9 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.reports = append(s.reports, word(online, err))
+			if s.onReport != nil {
+				s.onReport()
+			}
 		},
 	}
 	if change != nil {
