@@ -56,7 +56,7 @@ bench: build setup-test ## figures for docs/performance.md: taps through the who
 	$(GO) test -run '^$$' -bench . -tags $(TAGS) ./...
 
 # Packages that have tests of endurance; each has the flag -soak.
-SOAK := ./reader ./reader/pcsc
+SOAK := ./reader ./reader/pcsc ./vision/opencv
 soak: setup-test ## tests of endurance, which run for minutes and measure what a busy machine spoils
 	$(GO) test -count 1 -timeout 1h -tags $(TAGS) -run Soak -v $(SOAK) -soak
 

@@ -67,6 +67,7 @@ type Checker struct {
 	state   device.PartState
 	pid     int // of the worker; 0 while there is none
 	starts  int
+	losses  []time.Time // of workers, the last few
 }
 
 // New checks the configuration. It starts nothing.
@@ -402,7 +403,7 @@ func (c *Checker) Run(ctx context.Context) error {
 		First: 100 * time.Millisecond,
 		Lost: func(err error, wait time.Duration) {
 			c.config.Log.Warn("vision worker lost", "err", err, "wait", wait)
-			c.report(device.StateDown, workerSentence(err))
+			c.lose(err)
 		},
 	}, c.live)
 	if err != nil {
@@ -532,10 +533,32 @@ func workerSentence(err error) device.Sentence {
 	}
 }
 
-func cameraSentence(text string) device.Sentence {
+func oftenSentence() device.Sentence {
 	return device.Sentence{
-		Zh: "摄像头没有画面：请检查电源、连接线和配置中的地址；签到请找教师确认。",
-		En: "No picture from the camera: " + text + "; let the teacher confirm check-ins.",
+		Zh: "人脸识别程序一分钟内多次停止又恢复：签到可继续；如不消失，请重启摄像头和终端，并通知维护人员。",
+		En: "The face program stopped several times within a minute and came back: check-ins go on; if this stays, switch camera and terminal off and on, and tell who maintains them.",
+	}
+}
+
+// cameraCures says in Chinese what a code of the worker asks for.
+var cameraCures = map[Code]string{
+	CodeCamera:   "摄像头没有应答：请检查电源、连接线和网络",
+	CodeEnded:    "摄像头画面中断：请检查电源、连接线和网络",
+	CodeAddress:  "该地址没有视频：请检查配置中的摄像头地址",
+	CodeRights:   "摄像头拒绝访问：请检查配置中的用户名、密码或设备权限",
+	CodeIdentity: "应答的不是登记的摄像头：请检查是否被更换，更换后请更新配置中的证书",
+	CodeTooLarge: "摄像头画面过大：请把分辨率调低",
+}
+
+// cameraSentence tells why there is no picture.
+func cameraSentence(a Answer) device.Sentence {
+	cure, ok := cameraCures[a.Code]
+	if !ok {
+		cure = cameraCures[CodeCamera]
+	}
+	return device.Sentence{
+		Zh: "摄像头没有画面。" + cure + "；签到请找教师确认。",
+		En: "No picture from the camera: " + a.Text + "; let the teacher confirm check-ins.",
 	}
 }
 

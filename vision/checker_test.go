@@ -115,17 +115,24 @@ func loadPeople(t *testing.T) []simulator.Person {
 func newBooth(t *testing.T) *booth {
 	t.Helper()
 	require.NoError(t, vision.DefaultManifest().Verify(modelsDir), "run make models")
-	b := &booth{camera: simulator.NewCamera(), people: loadPeople(t), log: &lines{}}
-	server := httptest.NewServer(b.camera)
+	camera := simulator.NewCamera()
+	server := httptest.NewServer(camera)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
 	})
+	return boothAt(t, server.URL, camera, time.Now)
+}
+
+// boothAt starts a booth whose worker looks at an address.
+func boothAt(t *testing.T, address string, camera *simulator.Camera, now func() time.Time) *booth {
+	t.Helper()
+	b := &booth{camera: camera, people: loadPeople(t), log: &lines{}}
 	b.gallery, _ = openGallery(t)
 	var err error
 	b.checker, err = vision.New(vision.Config{
 		Worker:       workerPath,
-		WorkerConfig: workerConfig(t, server.URL),
+		WorkerConfig: workerConfig(t, address),
 		Report: func(s device.PartState, _ device.Sentence) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -136,7 +143,7 @@ func newBooth(t *testing.T) *booth {
 			defer b.mu.Unlock()
 			b.previews++
 		},
-		Now: time.Now,
+		Now: now,
 		Log: slog.New(slog.NewTextHandler(b.log, nil)),
 	}, b.gallery)
 	require.NoError(t, err)
@@ -260,7 +267,7 @@ func TestALookNeverSeesFramesOfTheLookBefore(t *testing.T) {
 	}
 }
 
-func TestAKilledWorkerComesBackAndMatches(t *testing.T) {
+func TestF9AKilledWorkerComesBackAndMatches(t *testing.T) {
 	b := newBooth(t)
 	enrolment := b.enrol(t, "t1", b.people[0])
 	looks := b.checker.Verify(t.Context(), "t1", enrolment)
@@ -280,7 +287,7 @@ func TestAKilledWorkerComesBackAndMatches(t *testing.T) {
 	}
 }
 
-func TestAStalledOrAbsentCameraIsAwaited(t *testing.T) {
+func TestF7F8AStalledOrAbsentCameraIsAwaited(t *testing.T) {
 	for name, fault := range map[string]func(*simulator.Camera){
 		"stalled": (*simulator.Camera).Stall,
 		"refuses": (*simulator.Camera).Refuse,

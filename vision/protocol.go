@@ -115,10 +115,13 @@ func (a Answer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, string(a.
 type Code string
 
 const (
-	CodeCamera  Code = "camera"  // it does not answer
-	CodeEnded   Code = "ended"   // the stream broke off
-	CodeSuspect Code = "suspect" // the stream repeats itself to the bit: frozen, or a recording
-	CodeBlack   Code = "black"   // there is nothing to be seen: a covered lens, or no light
+	CodeCamera   Code = "camera"   // it does not answer
+	CodeEnded    Code = "ended"    // the stream broke off
+	CodeAddress  Code = "address"  // something answers, and gives no video
+	CodeRights   Code = "rights"   // it asks for another password, or the device for other rights
+	CodeIdentity Code = "identity" // it is not the camera of the configuration
+	CodeSuspect  Code = "suspect"  // the stream repeats itself to the bit: frozen, or a recording
+	CodeBlack    Code = "black"    // there is nothing to be seen: a covered lens, or no light
 
 	CodeNoFile    Code = "no_file"    // refused: absent, or not to be read
 	CodeNoPicture Code = "no_picture" // refused: not a picture that can be decoded

@@ -33,6 +33,21 @@ var errGone = errors.New("worker ended")
 
 var errSilent = errors.New("worker did not answer in time and was killed: the camera may hold it, check its power and cable")
 
+// workerEnvironment is read by libraries before the worker's main: OpenCV
+// refuses larger pictures by itself, should one pass the worker's own look at
+// the header, and the C library keeps two heaps, not one for each thread.
+var workerEnvironment = []string{
+	"OPENCV_IO_MAX_IMAGE_WIDTH=32768", "OPENCV_IO_MAX_IMAGE_HEIGHT=32768", "OPENCV_IO_MAX_IMAGE_PIXELS=100000000",
+	"MALLOC_ARENA_MAX=2",
+}
+
+// A worker that is lost so often within so long is not well, though it comes
+// back each time.
+const (
+	oftenLost = 3
+	lostSpan  = time.Minute
+)
+
 // process is one life of the worker, owned by live.
 type process struct {
 	cmd      *exec.Cmd
@@ -76,6 +91,7 @@ func start(worker, workerConfig string) (*process, error) {
 	}
 	p.cmd.ExtraFiles = []*os.File{commandsOut, answersIn} // file descriptors 3 and 4
 	p.cmd.Stderr = p.stderr
+	p.cmd.Env = append(os.Environ(), workerEnvironment...)
 	err = p.cmd.Start()
 	_ = commandsOut.Close()
 	_ = answersIn.Close()
@@ -225,11 +241,11 @@ func (c *Checker) take(p *process, a Answer) error {
 		c.setModel(a.Models[RoleEmbed])
 		c.config.Log.Info("vision worker ready", "pid", p.cmd.Process.Pid)
 		if c.ordered().Do == DoClose { // else the camera has yet to show that it works
-			c.report(device.StateOK, device.Sentence{})
+			c.works()
 		}
 	case KindOpened:
 		p.open = true
-		c.report(device.StateOK, device.Sentence{})
+		c.works()
 		if a.ID == p.sent.ID {
 			p.rest(askOpen)
 		}
@@ -241,7 +257,7 @@ func (c *Checker) take(p *process, a Answer) error {
 		c.suspects(a.Code == CodeSuspect)
 		p.expect(frameDeadline)
 		if a.Code == "" {
-			c.report(device.StateOK, device.Sentence{})
+			c.works()
 		} else {
 			c.report(device.StateDown, pictureSentence(a))
 		}
@@ -250,13 +266,14 @@ func (c *Checker) take(p *process, a Answer) error {
 		c.preview(a)
 	case KindClosed:
 		p.open = false
+		c.recovers()
 		if a.ID == p.sent.ID {
 			p.rest(askClosed)
 		}
 	case KindTrouble:
 		p.open = false
 		c.config.Log.Warn("camera lost", "code", string(a.Code))
-		c.report(device.StateDown, cameraSentence(a.Text))
+		c.report(device.StateDown, cameraSentence(a))
 		p.sent = Command{}
 		p.paused = true
 		p.pause.Reset(cameraPause)
@@ -268,6 +285,40 @@ func (c *Checker) take(p *process, a Answer) error {
 func versionError(version int) error {
 	return fmt.Errorf("%w: worker speaks version %d, this program %d: install both from one release: %w",
 		ErrProtocol, version, ProtocolVersion, device.ErrPermanent)
+}
+
+// lose notes that a worker was lost, and tells of it.
+func (c *Checker) lose(err error) {
+	c.mu.Lock()
+	c.losses = append(c.losses, c.config.Now())
+	if extra := len(c.losses) - oftenLost; extra > 0 {
+		c.losses = c.losses[extra:]
+	}
+	c.mu.Unlock()
+	c.report(device.StateDown, workerSentence(err))
+}
+
+// works reports that worker and camera work, or that they do between losses.
+func (c *Checker) works() {
+	c.mu.Lock()
+	often := len(c.losses) == oftenLost && c.config.Now().Sub(c.losses[0]) < lostSpan
+	c.mu.Unlock()
+	if often {
+		c.report(device.StateDegraded, oftenSentence())
+		return
+	}
+	c.report(device.StateOK, device.Sentence{})
+}
+
+// recovers ends a degraded state while the camera is off: nothing else says
+// then that the worker is well.
+func (c *Checker) recovers() {
+	c.mu.Lock()
+	degraded := c.state == device.StateDegraded
+	c.mu.Unlock()
+	if degraded {
+		c.works()
+	}
 }
 
 // tail keeps the end of what the worker says to the console.

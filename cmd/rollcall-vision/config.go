@@ -15,10 +15,18 @@ var errConfig = errors.New("rollcall-vision cannot start")
 
 // Config is the worker's configuration file; deploy/vision.toml explains it.
 type Config struct {
-	// Camera is where frames come from: "/dev/video0", an MJPEG address
-	// ("http://", "https://"), "rtsp://", or a video file. It must be set. It
-	// may hold a password, so the file should be readable by the service only.
+	// Camera is where frames come from: a device, an MJPEG address ("http://",
+	// "https://"), "rtsp://", or for trying a video file or a folder of
+	// pictures. It must be set. A device by its stable path
+	// ("/dev/v4l/by-path/...", "/dev/v4l/by-id/...") is the one at that USB
+	// port, or the one of that serial number; "/dev/video0" is whichever came
+	// first. It may hold a password, so the file should be readable by the
+	// service only.
 	Camera string `toml:"camera"`
+	// CameraCertificate is a PEM file with the certificate of an "https://"
+	// camera. Default none: then whatever answers at the address is taken for
+	// the camera. With it another server is refused.
+	CameraCertificate string `toml:"camera_certificate"`
 	// Width and Height in pixels are asked of a device; streams have their
 	// own. Default 640x480: smaller finds no face at arm's length, larger
 	// costs decoding time and finds no more.
@@ -68,6 +76,9 @@ func (c Config) check() error {
 	if err := checkCamera(c.Camera); err != nil {
 		return err
 	}
+	if c.CameraCertificate != "" && !strings.HasPrefix(c.Camera, "https://") {
+		return errors.New("camera_certificate: only a camera at https:// has one")
+	}
 	if c.Models == "" {
 		return errors.New(`models = "": must name the directory of the model files`)
 	}
@@ -92,7 +103,7 @@ func (c Config) check() error {
 
 func checkCamera(address string) error {
 	if address == "" {
-		return errors.New(`camera = "": must be a device, an address or a file`)
+		return errors.New(`camera = "": must be a device, an address, a file or a folder`)
 	}
 	scheme, _, isURL := strings.Cut(address, "://")
 	if !isURL {

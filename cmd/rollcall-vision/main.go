@@ -138,7 +138,7 @@ func loadSet(config Config) (vision.Manifest, *opencv.Nets, error) {
 }
 
 func lookOnce(config Config, nets *opencv.Nets) ([]vision.Face, error) {
-	camera, err := opencv.OpenCamera(config.Camera, config.Width, config.Height)
+	camera, err := openCamera(config)
 	if err != nil {
 		return nil, err
 	}

@@ -75,12 +75,12 @@ func readPicture(path string, mostPixels int) (*opencv.Picture, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: it is no ordinary file", errFile)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, largestFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errFile, pathless(err))
-	}
-	if len(b) > largestFile {
+	if info.Size() > largestFile {
 		return nil, fmt.Errorf("%w: the file has more than %d bytes: make it smaller", opencv.ErrTooLarge, largestFile)
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("%w: %w", errFile, pathless(err))
 	}
 	return opencv.DecodePicture(b, mostPixels)
 }

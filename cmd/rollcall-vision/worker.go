@@ -107,10 +107,17 @@ func (w *worker) capture() {
 		switch {
 		case !ok:
 			cam.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeEnded, Text: "camera stream broke off: check its cable, power and network"})
+		case wanted && tooLarge(spare, w.config.MaxPixels):
+			cam.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeTooLarge, Text: "camera's frames have too many pixels: choose a smaller size in its settings"})
 		case wanted:
 			spare = w.newest.put(cam.judged(shot{picture: spare, order: cam.now, taken: time.Now()}))
 		}
 	}
+}
+
+func tooLarge(p *opencv.Picture, most int) bool {
+	width, height := p.Size()
+	return width*height > most
 }
 
 // handle is the camera and what is to be done with it; it belongs to capture.
@@ -149,10 +156,9 @@ func (h *handle) do(c vision.Command) {
 		return
 	}
 	if h.camera == nil {
-		config := h.worker.config
-		camera, err := opencv.OpenCamera(config.Camera, config.Width, config.Height)
+		camera, err := openCamera(h.worker.config)
 		if err != nil {
-			h.off(vision.Answer{Kind: vision.KindTrouble, Code: vision.CodeCamera, Text: err.Error()})
+			h.off(vision.Answer{Kind: vision.KindTrouble, Code: troubleOf(err), Text: err.Error()})
 			return
 		}
 		h.camera = camera

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include <malloc.h>
+
 #include <opencv2/core.hpp>
 #include <opencv2/dnn.hpp>
 
@@ -118,4 +120,10 @@ char *dnn_forward(void *net, void *picture, const dnn_feed *feed, dnn_output *ou
 			outputs[i].width = out.size[out.dims - 1];
 		}
 	});
+}
+
+long long dnn_heap(void)
+{
+	const struct mallinfo2 m = mallinfo2();
+	return static_cast<long long>(m.uordblks) + static_cast<long long>(m.hblkhd);
 }

@@ -37,6 +37,9 @@ typedef struct {
 // and gives the outputs: as many as dnn_load was told.
 char *dnn_forward(void *net, void *picture, const dnn_feed *feed, dnn_output *outputs);
 
+// dnn_heap gives the bytes that the C heap has handed out and not taken back.
+long long dnn_heap(void);
+
 #ifdef __cplusplus
 }
 #endif

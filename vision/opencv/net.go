@@ -46,6 +46,9 @@ func textOf(message *C.char) error {
 
 func setThreads(n int) error { return textOf(C.dnn_threads(C.int(n))) }
 
+// heapBytes is what C has in use: nothing of it is seen by Go's profiles.
+func heapBytes() int { return int(C.dnn_heap()) }
+
 var orders = map[string]C.int{"bgr": C.DNN_BGR, "rgb": C.DNN_RGB, "grey": C.DNN_GREY}
 
 func loadNet(path string, model vision.Model) (*net, error) {
