@@ -273,7 +273,7 @@ func BenchmarkRestart(b *testing.B) {
 			stop := queuetest.Start(b, l)
 			appendMany(b, l, tc.records, 64)
 			stop()
-			var took, most float64
+			var took, cpu, most float64
 			for b.Loop() {
 				child := exec.Command(os.Args[0])
 				child.Env = append(os.Environ(), childOpen+"="+dir)
@@ -283,8 +283,10 @@ func BenchmarkRestart(b *testing.B) {
 				_, err = fmt.Fscan(bytes.NewReader(out), &ms, &mb)
 				require.NoError(b, err)
 				took, most = took+ms, max(most, mb)
+				cpu += (child.ProcessState.UserTime() + child.ProcessState.SystemTime()).Seconds() * 1000
 			}
 			b.ReportMetric(took/float64(b.N), "ms-to-open")
+			b.ReportMetric(cpu/float64(b.N), "ms-CPU")
 			b.ReportMetric(most, "MB-RSS")
 		})
 	}

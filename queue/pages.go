@@ -59,7 +59,10 @@ func readImage(path string) (image, error) {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return image{}, err
 	}
-	data = data[:n]
+	return imageOf(data[:n])
+}
+
+func imageOf(data []byte) (image, error) {
 	m := image{data: data}
 	if err := m.readMetas(); err != nil {
 		return m, fmt.Errorf("%w: %w", ErrDamaged, err)

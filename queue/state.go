@@ -149,16 +149,30 @@ func fileName(first chain.Seq) string { return fmt.Sprintf("%020d%s", first, fil
 // loadState reads the state file; fs.ErrNotExist if there is none, and
 // [ErrDamaged] if it is not what was written.
 func loadState(root string) (state, error) {
-	var s state
 	text, err := os.ReadFile(filepath.Join(root, stateName))
 	if err != nil {
-		return s, err
+		return state{}, err
 	}
+	return parseState(text)
+}
+
+func parseState(text []byte) (s state, err error) {
 	line, sum, _ := bytes.Cut(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
-	if string(sum) != chain.HashLine(line).String() || json.Unmarshal(line, &s) != nil || len(s.Epochs) == 0 {
+	if string(sum) != chain.HashLine(line).String() || json.Unmarshal(line, &s) != nil || !s.sound() {
 		return state{}, fmt.Errorf("%w: the file %s", ErrDamaged, stateName)
 	}
 	return s, nil
+}
+
+// sound reports whether a state can be one that was written.
+func (s *state) sound() bool {
+	for i := range s.Epochs {
+		e := &s.Epochs[i]
+		if e.Log.Terminal() == "" || slices.ContainsFunc(e.Gaps, func(g Gap) bool { return g.From == 0 || g.From > g.To || g.To+1 == 0 }) {
+			return false
+		}
+	}
+	return len(s.Epochs) > 0
 }
 
 // save replaces the state file durably.
@@ -166,11 +180,16 @@ func (s state) save(root string) error {
 	for i := range s.Epochs { // of a copy that is its caller's
 		s.Epochs[i].Files = s.Epochs[i].files
 	}
-	line, err := json.Marshal(s)
+	text, err := s.text()
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(root, stateName), fmt.Appendf(nil, "%s\n%s\n", line, chain.HashLine(line)))
+	return replaceFile(filepath.Join(root, stateName), text)
+}
+
+func (s state) text() ([]byte, error) {
+	line, err := json.Marshal(s)
+	return fmt.Appendf(nil, "%s\n%s\n", line, chain.HashLine(line)), err
 }
 
 // replaceFile replaces a file:

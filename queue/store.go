@@ -219,6 +219,13 @@ func (s *Store) Each(f func(chain.Entry) error) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the ledger: %w", err)
 	}
+	if err := eachKept(text, f); err != nil {
+		return err
+	}
+	return s.eachFrom(s.now().Epochs, 0, f)
+}
+
+func eachKept(text []byte, f func(chain.Entry) error) error {
 	for _, line := range splitLines(text) {
 		e, err := chain.ParseLine(line)
 		if err != nil {
@@ -228,7 +235,7 @@ func (s *Store) Each(f func(chain.Entry) error) error {
 			return err
 		}
 	}
-	return s.eachFrom(s.now().Epochs, 0, f)
+	return nil
 }
 
 // EachSince calls f as [Store.Each] does, with the records after one that the
