@@ -71,10 +71,12 @@ type Trainee struct {
 	Keys    []RosterKey `json:"keys"`
 }
 
-// Officer is a person who may vouch, by the centre's word.
+// Officer is a person who may vouch, by the centre's word, and proves it with a
+// card.
 type Officer struct {
-	ID      string `json:"id"`
-	Display string `json:"display"`
+	ID      string      `json:"id"`
+	Display string      `json:"display"`
+	Keys    []RosterKey `json:"keys,omitempty"` // as a trainee's; who has none cannot enrol anybody
 }
 
 // Session is one meeting of a class.
@@ -168,6 +170,13 @@ func (p *Package) check() error {
 			return fmt.Errorf("session %q is named twice or ends before it starts", s.ID)
 		}
 		sessions[s.ID] = true
+	}
+	officers := map[string]bool{}
+	for i, o := range p.Officers {
+		if o.ID == "" || officers[o.ID] {
+			return fmt.Errorf("officer %d has no id or is named twice", i+1)
+		}
+		officers[o.ID] = true
 	}
 	trainees := map[TraineeID]bool{}
 	for i, t := range p.Trainees {

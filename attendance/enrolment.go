@@ -199,3 +199,18 @@ func (b *Book) ConsentEnded(t TraineeID, id string) (seq uint64, ended bool) {
 func (b *Book) Unerased() []Withdrawn {
 	return slices.SortedFunc(maps.Values(b.withdrawn), func(x, y Withdrawn) int { return cmp.Compare(x.Seq, y.Seq) })
 }
+
+// EnrolFault is why an enrolment does not go on. It is a key of the panel's
+// texts.
+type EnrolFault string
+
+const (
+	EnrolCardUnread EnrolFault = "card_unread" // the card gave nothing: again
+	EnrolNotTrainee EnrolFault = "not_trainee" // a card of nobody on the roster, or of another trainee than the one named
+	EnrolNotOfficer EnrolFault = "not_officer" // not the card of an officer of the trainee's class
+	EnrolNoCard     EnrolFault = "no_card"     // nobody presented a card in time
+	EnrolNoFace     EnrolFault = "no_face"     // no steady view of one face in time
+	EnrolDuplicate  EnrolFault = "duplicate"   // another trainee's template looks alike: the officer decides
+	EnrolStopped    EnrolFault = "stopped"     // the officer's program ended it
+	EnrolNotStored  EnrolFault = "not_stored"  // the disk did not take it
+)

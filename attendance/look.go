@@ -35,6 +35,8 @@ const (
 	AdviceStill     Advice = "still"       // blurred: moving, or out of focus
 	AdviceEyes      Advice = "open_eyes"   // eyes closed
 	AdviceUncover   Advice = "uncover"     // a mask, glasses or a hand before the face
+	AdviceLeft      Advice = "turn_left"   // at an enrolment: turn the head a little, to one's own left
+	AdviceRight     Advice = "turn_right"  // the same to the right
 )
 
 // Match compares the face before the camera, as the last usable frames saw it,

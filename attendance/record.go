@@ -55,6 +55,12 @@ type CardEvidence struct {
 	Reader  string         `json:"reader"`
 }
 
+// Evidence is what a record says of the card of a tap that was read.
+func (t Tap) Evidence() CardEvidence {
+	c := t.Credential
+	return CardEvidence{Kind: c.Kind, Level: c.Level, Partial: c.Partial(), Reader: t.Reader}
+}
+
 // FaceEvidence is what a record says of a face check: scores, never a picture
 // or a template.
 type FaceEvidence struct {

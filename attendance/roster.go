@@ -19,6 +19,8 @@ type class struct {
 	*Package
 	key   []byte
 	index map[rosterIndex]int // into Trainees
+
+	officers map[rosterIndex]int // into Officers
 }
 
 type rosterIndex struct {
@@ -33,13 +35,12 @@ func NewRoster(terminalKey []byte) *Roster { return &Roster{terminalKey: termina
 // With returns a roster that holds p in place of any earlier package of the
 // same class. lookupKey is the class's key, opened.
 func (r *Roster) With(p *Package, lookupKey []byte) *Roster {
-	added := class{Package: p, key: lookupKey, index: map[rosterIndex]int{}}
+	added := class{Package: p, key: lookupKey, index: map[rosterIndex]int{}, officers: map[rosterIndex]int{}}
 	for i, t := range p.Trainees {
-		for _, k := range t.Keys {
-			if len(k.Hash) == len(LookupHash{}) {
-				added.index[rosterIndex{k.Kind, LookupHash(k.Hash)}] = i
-			}
-		}
+		index(added.index, t.Keys, i)
+	}
+	for i, o := range p.Officers {
+		index(added.officers, o.Keys, i)
 	}
 	next := &Roster{terminalKey: r.terminalKey, classes: []class{added}}
 	for _, c := range r.classes {
@@ -49,6 +50,14 @@ func (r *Roster) With(p *Package, lookupKey []byte) *Roster {
 	}
 	slices.SortFunc(next.classes, func(a, b class) int { return cmp.Compare(a.Class.ID, b.Class.ID) })
 	return next
+}
+
+func index(to map[rosterIndex]int, keys []RosterKey, i int) {
+	for _, k := range keys {
+		if len(k.Hash) == len(LookupHash{}) {
+			to[rosterIndex{k.Kind, LookupHash(k.Hash)}] = i
+		}
+	}
 }
 
 // Place is where a trainee belongs at a time.
@@ -81,13 +90,20 @@ func (r *Roster) Find(c Credential, now time.Time) (Place, bool) {
 }
 
 func (c class) find(cred Credential) (Trainee, bool) {
-	for _, n := range cred.numbers() {
-		hash := HashNumber(c.key, n.kind, n.value.Reveal())
-		if i, ok := c.index[rosterIndex{n.kind, hash}]; ok {
-			return c.Trainees[i], true
-		}
+	if i, ok := c.lookUp(c.index, cred); ok {
+		return c.Trainees[i], true
 	}
 	return Trainee{}, false
+}
+
+func (c class) lookUp(index map[rosterIndex]int, cred Credential) (i int, ok bool) {
+	for _, n := range cred.numbers() {
+		hash := HashNumber(c.key, n.kind, n.value.Reveal())
+		if i, ok = index[rosterIndex{n.kind, hash}]; ok {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // Seats gives everybody whose face may be checked now: the trainees of the
@@ -146,11 +162,16 @@ func (r *Roster) hashUnknown(c Credential) (KeyKind, string) {
 	return numbers[0].kind, base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
-// Officer looks an officer up in every class.
-func (r *Roster) Officer(id string) (Officer, bool) {
-	for _, c := range r.classes {
-		if i := slices.IndexFunc(c.Officers, func(o Officer) bool { return o.ID == id }); i >= 0 {
-			return c.Officers[i], true
+// FindOfficer tells which officer's credential this is. An officer is one in
+// the classes that name them: vouching for a trainee of another class is for
+// an officer of that class.
+func (r *Roster) FindOfficer(c Credential, of TraineeID) (Officer, bool) {
+	for _, cl := range r.classes {
+		if !slices.ContainsFunc(cl.Trainees, func(t Trainee) bool { return t.ID == of }) {
+			continue
+		}
+		if i, ok := cl.lookUp(cl.officers, c); ok {
+			return cl.Officers[i], true
 		}
 	}
 	return Officer{}, false

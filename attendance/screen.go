@@ -18,12 +18,19 @@ const (
 	ScreenNoted     ScreenState = "noted"      // not confirmed, noted: see the teacher
 	ScreenCardFault ScreenState = "card_fault" // insert again; Reason says why
 	ScreenPaused    ScreenState = "paused"     // cannot store; Reason is the code for the caretaker
+
+	ScreenEnrolTrainee ScreenState = "enrol_trainee" // enrolment: the trainee's card, please
+	ScreenEnrolOfficer ScreenState = "enrol_officer" // enrolment: the officer's card, please
+	ScreenEnrolLook    ScreenState = "enrol_look"    // enrolment: look at the camera; picture Try of Tries, with preview and one advice
+	ScreenEnrolled     ScreenState = "enrolled"      // enrolment: on disk
+	ScreenNotEnrolled  ScreenState = "not_enrolled"  // enrolment: did not come about; Reason says why
 )
 
 // ScreenStates lists every state, in the order a person may meet them.
 var ScreenStates = []ScreenState{
 	ScreenStarting, ScreenNoClass, ScreenIdle, ScreenReading, ScreenLook, ScreenRetry, ScreenRecorded,
 	ScreenLate, ScreenAlready, ScreenUnknown, ScreenNoted, ScreenCardFault, ScreenPaused,
+	ScreenEnrolTrainee, ScreenEnrolOfficer, ScreenEnrolLook, ScreenEnrolled, ScreenNotEnrolled,
 }
 
 // Screen is what a trainee sees. It carries the masked display name from the
@@ -38,7 +45,7 @@ type Screen struct {
 	Try     int         `json:"try,omitempty"`     // with retry: the try that starts now
 	Tries   int         `json:"tries,omitempty"`
 	Advice  Advice      `json:"advice,omitempty"` // with look and retry
-	Reason  string      `json:"reason,omitempty"` // with noted, card_fault, paused: a key of the panel's texts
+	Reason  string      `json:"reason,omitempty"` // with noted, card_fault, paused, enrol_trainee, enrol_officer, not_enrolled: a key of the panel's texts
 	Session string      `json:"session,omitempty"`
 	Class   string      `json:"class,omitempty"` // the class's name, for the top bar
 	Until   string      `json:"until,omitempty"` // with idle: when the session ends; with no_class: when the next begins
@@ -48,7 +55,7 @@ type Screen struct {
 // recorded. No such screen may be shown before the record is on disk.
 func (s ScreenState) Stored() bool {
 	switch s {
-	case ScreenRecorded, ScreenLate, ScreenUnknown, ScreenNoted:
+	case ScreenRecorded, ScreenLate, ScreenUnknown, ScreenNoted, ScreenEnrolled:
 		return true
 	}
 	return false

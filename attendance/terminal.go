@@ -54,13 +54,15 @@ type TerminalConfig struct {
 
 // holds is how long an answer stays on the screen if nobody comes.
 var holds = map[ScreenState]time.Duration{
-	ScreenRecorded:  1500 * time.Millisecond,
-	ScreenLate:      2 * time.Second,
-	ScreenAlready:   2 * time.Second,
-	ScreenCardFault: 4 * time.Second,
-	ScreenUnknown:   6 * time.Second,
-	ScreenNoted:     6 * time.Second,
-	ScreenPaused:    6 * time.Second,
+	ScreenRecorded:    1500 * time.Millisecond,
+	ScreenLate:        2 * time.Second,
+	ScreenAlready:     2 * time.Second,
+	ScreenCardFault:   4 * time.Second,
+	ScreenUnknown:     6 * time.Second,
+	ScreenNoted:       6 * time.Second,
+	ScreenEnrolled:    4 * time.Second,
+	ScreenNotEnrolled: 6 * time.Second,
+	ScreenPaused:      6 * time.Second,
 }
 
 // idleRefresh is how often the idle screen is looked at anew, for the session
@@ -87,6 +89,7 @@ const maxWaiting = 16
 type Terminal struct {
 	TerminalConfig
 	requests chan request
+	loans    chan *Loan
 	ended    chan struct{} // closed when Run returns
 
 	// Owned by Run.
@@ -95,6 +98,7 @@ type Terminal struct {
 	endLook context.CancelFunc
 	wake    *time.Timer
 	waiting []Tap // of other cards, while a visit is in hand
+	loan    *Loan // nil unless reader and screen are lent
 	seats   map[TraineeID]Seat
 	times   stageTimes
 }
@@ -112,7 +116,7 @@ type appendAnswer struct {
 
 // NewTerminal makes a terminal; Run starts it.
 func NewTerminal(c TerminalConfig) *Terminal {
-	return &Terminal{TerminalConfig: c, requests: make(chan request), ended: make(chan struct{}), endLook: func() {}}
+	return &Terminal{TerminalConfig: c, requests: make(chan request), loans: make(chan *Loan), ended: make(chan struct{}), endLook: func() {}}
 }
 
 // Append stores a record from outside a visit, an enrolment or a package, so
@@ -171,6 +175,8 @@ func (t *Terminal) Run(ctx context.Context) error {
 			t.act(ctx, t.visit.Look(look, t.Now()))
 		case <-t.wake.C:
 			t.tick(ctx)
+		case loan := <-t.lending():
+			t.loan = loan
 		case request := <-t.requests:
 			request.do()
 			close(request.done)
@@ -183,6 +189,8 @@ func (t *Terminal) Run(ctx context.Context) error {
 func (t *Terminal) tap(ctx context.Context, tap Tap) {
 	tap.At = tap.At.In(t.Now().Location())
 	switch {
+	case t.loan != nil:
+		t.loan.tap(tap)
 	case t.visit != nil && tap.Kind != CardSeen && tap.Reader == t.visit.Reader() && !t.hasWaiting(tap.Reader):
 		t.times.tap(tap, t.Now())
 		t.act(ctx, t.visit.Tap(tap, t.Now()))
@@ -225,7 +233,9 @@ func (t *Terminal) tick(ctx context.Context) {
 		return
 	}
 	t.seat()
-	t.Panel.Show(t.Roster().Idle(t.Now()))
+	if t.loan == nil {
+		t.Panel.Show(t.Roster().Idle(t.Now()))
+	}
 	t.wake.Reset(idleRefresh)
 }
 

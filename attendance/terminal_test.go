@@ -59,6 +59,10 @@ func (d *diary) Verify(ctx context.Context, id TraineeID, _ Enrolment) <-chan Lo
 // runTerminal runs a terminal in virtual time and hands its taps and diary to
 // the story.
 func runTerminal(t *testing.T, d *diary, story func(taps chan<- Tap)) {
+	playTerminal(t, d, func(taps chan<- Tap, _ *Terminal) { story(taps) })
+}
+
+func playTerminal(t *testing.T, d *diary, story func(taps chan<- Tap, terminal *Terminal)) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		taps := make(chan Tap, 8)
@@ -74,7 +78,7 @@ func runTerminal(t *testing.T, d *diary, story func(taps chan<- Tap)) {
 		ended := make(chan error, 1)
 		go func() { ended <- terminal.Run(ctx) }()
 		synctest.Wait()
-		story(taps)
+		story(taps, terminal)
 		synctest.Wait()
 		cancel()
 		require.NoError(t, <-ended)

@@ -333,7 +333,7 @@ func (v *Visit) conclude(d Decision) []Action {
 		Reason:   d.Reason,
 		LateMin:  d.LateMin,
 		Tapped:   formatTime(v.tap.At),
-		Card:     v.cardEvidence(),
+		Card:     v.tap.Evidence(),
 		Profile:  v.place.Package.Profile.Ref(),
 		Code:     v.code.Nonce,
 		Signals:  v.signals,
@@ -364,7 +364,7 @@ func (v *Visit) conclude(d Decision) []Action {
 
 func (v *Visit) storeUnknown(kind KeyKind, hash string) []Action {
 	record := NewRecord(TypeUnknown, UnknownBody{
-		KeyKind: kind, Hash: hash, Tapped: formatTime(v.tap.At), Card: v.cardEvidence(),
+		KeyKind: kind, Hash: hash, Tapped: formatTime(v.tap.At), Card: v.tap.Evidence(),
 	})
 	return v.store(record, Screen{State: ScreenUnknown, At: clockTime(v.tap.At)})
 }
@@ -381,11 +381,6 @@ func (v *Visit) storePending(hash string) []Action {
 		Hash: hash, Tapped: formatTime(v.tap.At), Reader: v.tap.Reader, First: first,
 	})
 	return v.store(record, Screen{State: ScreenNoted, At: clockTime(v.tap.At), Reason: string(reason)})
-}
-
-func (v *Visit) cardEvidence() CardEvidence {
-	c := v.tap.Credential
-	return CardEvidence{Kind: c.Kind, Level: c.Level, Partial: c.Partial(), Reader: v.tap.Reader}
 }
 
 func (v *Visit) store(record Record, after Screen) []Action {

@@ -73,7 +73,7 @@ func (c *Centre) form(t terminal, plan *Plan, serial uint64) (*attendance.Packag
 	p := &attendance.Package{
 		V: 1, Tenant: c.cfg.Tenant, Terminal: string(t.ID), Serial: serial,
 		Issued: now, Expires: plan.Expires,
-		Class: plan.Class, LookupKey: sealed, Profile: plan.Profile, Sessions: plan.Sessions, Officers: plan.Officers,
+		Class: plan.Class, LookupKey: sealed, Profile: plan.Profile, Sessions: plan.Sessions,
 	}
 	if p.Expires.IsZero() {
 		p.Expires = lastEnd(plan.Sessions).Add(purgeAfter)
@@ -82,8 +82,11 @@ func (c *Centre) form(t terminal, plan *Plan, serial uint64) (*attendance.Packag
 		return nil, fmt.Errorf("%w: the class ended at %s and the package would have expired at %s: correct the dates", ErrClassFile,
 			lastEnd(plan.Sessions).Format(time.DateTime), p.Expires.Format(time.DateTime))
 	}
+	for _, o := range plan.Officers {
+		p.Officers = append(p.Officers, attendance.Officer{ID: o.ID, Display: attendance.MaskName(o.Name.Reveal()), Keys: o.keys(key)})
+	}
 	for _, person := range plan.Trainees {
-		p.Trainees = append(p.Trainees, person.trainee(key))
+		p.Trainees = append(p.Trainees, attendance.Trainee{ID: person.ID, Display: attendance.MaskName(person.Name.Reveal()), Keys: person.keys(key)})
 	}
 	payload, err := json.Marshal(p)
 	if err != nil {
@@ -95,21 +98,13 @@ func (c *Centre) form(t terminal, plan *Plan, serial uint64) (*attendance.Packag
 	return p, nil
 }
 
-// trainee is what a terminal may know of a person.
-func (p Person) trainee(key []byte) attendance.Trainee {
-	t := attendance.Trainee{ID: p.ID, Display: attendance.MaskName(p.Name.Reveal())}
-	add := func(kind attendance.KeyKind, value string) {
-		if value == "" {
-			return
-		}
-		hash := attendance.HashNumber(key, kind, value)
-		t.Keys = append(t.Keys, attendance.RosterKey{Kind: kind, Hash: hash[:]})
+// keys are the holder's numbers as a terminal may know them.
+func (h Holder) keys(key []byte) (keys []attendance.RosterKey) {
+	for _, n := range h.numbers() {
+		hash := attendance.HashNumber(key, attendance.KeyKind(n[0]), n[1])
+		keys = append(keys, attendance.RosterKey{Kind: attendance.KeyKind(n[0]), Hash: hash[:]})
 	}
-	add(attendance.KeyIdent, p.Ident.Reveal())
-	add(attendance.KeyPersonNo, p.PersonNo.Reveal())
-	add(attendance.KeyCardNo, p.CardNo.Reveal())
-	add(attendance.KeyUID, p.UID.Reveal())
-	return t
+	return keys
 }
 
 func lastEnd(sessions []attendance.Session) time.Time {

@@ -34,7 +34,7 @@ type Plan struct {
 	Class    attendance.ClassInfo
 	Sessions []attendance.Session
 	Profile  attendance.Profile
-	Officers []attendance.Officer
+	Officers []PlanOfficer
 	Trainees []Person
 	Expires  time.Time // zero: two days after the last session
 	Roster   string    // the file that holds the trainees, if they are not inline
@@ -43,13 +43,24 @@ type Plan struct {
 // Person is a trainee as the institution knows them. The numbers are hashed
 // and the name is masked before anything leaves the centre.
 type Person struct {
-	ID       attendance.TraineeID
+	ID attendance.TraineeID
+	Holder
+	where string // "line 7", for messages
+}
+
+// Holder is what is known of somebody and their cards.
+type Holder struct {
 	Name     attendance.PersonName
 	Ident    attendance.CardIdent
 	CardNo   attendance.CardNo
 	PersonNo attendance.PersonNo
 	UID      attendance.UID
-	where    string // "line 7", for messages
+}
+
+// PlanOfficer is somebody who may vouch, as the institution knows them.
+type PlanOfficer struct {
+	ID string
+	Holder
 }
 
 // generic is the rule profile of a class that names none.
@@ -71,8 +82,8 @@ type planFile struct {
 	} `json:"sessions"`
 	Profile  *profileFile `json:"profile"`
 	Officers []struct {
-		ID   string `json:"id"`
-		Name string `json:"name"`
+		ID string `json:"id"`
+		holderFile
 	} `json:"officers"`
 	Trainees []personFile `json:"trainees"`
 	Roster   string       `json:"roster"`
@@ -93,7 +104,11 @@ type profileFile struct {
 }
 
 type personFile struct {
-	Trainee  string `json:"trainee"`
+	Trainee string `json:"trainee"`
+	holderFile
+}
+
+type holderFile struct {
 	Name     string `json:"name"`
 	Ident    string `json:"ssc_ident"`
 	CardNo   string `json:"card_no"`
@@ -185,11 +200,20 @@ func (f planFile) plan(zone *time.Location, found *problems) *Plan {
 		seen[s.ID] = true
 		p.Sessions = append(p.Sessions, attendance.Session{ID: s.ID, Start: start, End: end})
 	}
+	officers := map[string]bool{}
 	for i, o := range f.Officers {
-		if !validID(o.ID) || !validName(o.Name) {
-			found.add("officer %d: id (letters, digits, hyphens) and name must be given", i+1)
+		where := fmt.Sprintf("officer %d", i+1)
+		holder := o.holder(where, found)
+		switch {
+		case !validID(o.ID):
+			found.add("%s: id must be 1 to 64 letters, digits or hyphens", where)
+		case officers[o.ID]:
+			found.add("%s: id %s is there twice", where, o.ID)
+		case holder.numbered(o.ID):
+			found.add("%s: id is a number of the person or card: records carry it, so it must be an id that says nothing to others", where)
 		}
-		p.Officers = append(p.Officers, attendance.Officer{ID: o.ID, Display: attendance.MaskName(o.Name)})
+		officers[o.ID] = true
+		p.Officers = append(p.Officers, PlanOfficer{ID: o.ID, Holder: holder})
 	}
 	if f.Expires != "" {
 		p.Expires = found.time(zone, f.Expires, "expires")

@@ -112,23 +112,29 @@ func fromRow(columns, row []string) personFile {
 
 // person checks a row and brings its numbers to the form that is hashed.
 func (f personFile) person(where string, found *problems) Person {
-	name := strings.TrimSpace(f.Name)
 	id := strings.TrimSpace(f.Trainee)
+	holder := f.holder(where, found)
+	switch {
+	case !validID(id):
+		found.add("%s: trainee must be 1 to 64 letters, digits or hyphens", where)
+	case holder.numbered(id):
+		found.add("%s: trainee is a number of the person or card: records carry it, so it must be an id that says nothing to others", where)
+	}
+	if len(holder.numbers()) == 0 {
+		found.add("%s: one of ssc_ident, card_no, person_no and uid must be given", where)
+	}
+	return Person{ID: attendance.TraineeID(id), Holder: holder, where: where}
+}
+
+// holder checks a name and numbers, of which any may be missing.
+func (f holderFile) holder(where string, found *problems) Holder {
+	name := strings.TrimSpace(f.Name)
 	ident := strings.ToUpper(number(f.Ident))
 	cardNo := strings.ToUpper(number(f.CardNo))
 	personNo := attendance.NormalisePersonNo(number(f.PersonNo))
 	uid := strings.ToUpper(number(f.UID))
-	switch {
-	case !validID(id):
-		found.add("%s: trainee must be 1 to 64 letters, digits or hyphens", where)
-	case attendance.ValidPersonNo(attendance.NormalisePersonNo(id)) || id == personNo || id == cardNo || id == ident || id == uid:
-		found.add("%s: trainee is a number of the person or card: records carry it, so it must be an id that says nothing to others", where)
-	}
 	if !validName(name) {
 		found.add("%s: name must be given, at most %d printable characters", where, maxName)
-	}
-	if ident == "" && cardNo == "" && personNo == "" && uid == "" {
-		found.add("%s: one of ssc_ident, card_no, person_no and uid must be given", where)
 	}
 	if uid != "" && !validUID(uid) {
 		found.add("%s: uid must be 6 to 20 hexadecimal digits, as rollcalld's reader gives them%s", where, spreadsheet(uid))
@@ -144,11 +150,30 @@ func (f personFile) person(where string, found *problems) Person {
 			found.add("%s: person_no %s%s", where, fault, spreadsheet(personNo))
 		}
 	}
-	return Person{
-		ID: attendance.TraineeID(id), Name: attendance.NewPersonName(name), where: where,
+	return Holder{
+		Name:  attendance.NewPersonName(name),
 		Ident: attendance.NewCardIdent(ident), CardNo: attendance.NewCardNo(cardNo), PersonNo: attendance.NewPersonNo(personNo),
 		UID: attendance.NewUID(uid),
 	}
+}
+
+// numbered reports whether an id is one of the holder's numbers.
+func (h Holder) numbered(id string) bool {
+	return attendance.ValidPersonNo(attendance.NormalisePersonNo(id)) ||
+		slices.ContainsFunc(h.numbers(), func(n [2]string) bool { return n[1] == id })
+}
+
+// numbers lists the kind and value of what is known.
+func (h Holder) numbers() (out [][2]string) {
+	for _, n := range [][2]string{
+		{string(attendance.KeyIdent), h.Ident.Reveal()}, {string(attendance.KeyPersonNo), h.PersonNo.Reveal()},
+		{string(attendance.KeyCardNo), h.CardNo.Reveal()}, {string(attendance.KeyUID), h.UID.Reveal()},
+	} {
+		if n[1] != "" {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // number takes off what typing and spreadsheets put around a number: spaces,

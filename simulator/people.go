@@ -12,6 +12,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"rollcall/attendance"
 )
 
 // The pictures come from registry packages (deploy/fetch-models.sh, NOTICE).
@@ -35,6 +37,7 @@ type Variation struct {
 	Size  float64 // width of the face in pixels; 0 means 150
 	Angle float64 // degrees, clockwise
 	Blur  float64 // standard deviation in pixels
+	Yaw   float64 // degrees the head is turned, to the right of the picture
 	X, Y  float64 // pixels from the middle of the frame
 }
 
@@ -43,6 +46,18 @@ var (
 	AtEnrolment = Variation{}
 	AtCheckIn   = Variation{Light: 0.85, Size: 120, Angle: 6, Blur: 0.8, X: -50, Y: 15}
 )
+
+// Posed is how somebody is seen who follows an enrolment's advice.
+func Posed(pose attendance.Pose) Variation {
+	v := AtEnrolment
+	switch pose {
+	case attendance.PoseLeft:
+		v.Yaw = 30
+	case attendance.PoseRight:
+		v.Yaw = -30
+	}
+	return v
+}
 
 // LoadPeople reads the people of the demo; dir holds the pictures that
 // "make models" fetches. No two of them look alike to the default embedder:
@@ -143,12 +158,25 @@ func (p *Person) draw(pixels []float64, v Variation) {
 			if share == 0 {
 				continue
 			}
+			u -= p.turn(v.Yaw, u, w)
 			at := pixels[3*(y*frameWidth+x):][:3]
 			for c, value := range sample(p.head, cx+u, cy+w) {
 				at[c] += share * (value - at[c])
 			}
 		}
 	}
+}
+
+// turn is how far a point of the picture is moved by a turned head: most at the
+// nose, which stands out from the eyes and the mouth by a third of the face's
+// width. It is a flat picture that gives the measures of a turned face, and no
+// side of it that was hidden.
+func (p *Person) turn(yaw, u, w float64) float64 {
+	if yaw == 0 {
+		return 0
+	}
+	a, b := 2*u/p.box[2]/0.6, (2*w/p.box[3]-0.1)/0.7
+	return math.Tan(yaw*math.Pi/180) * p.box[2] / 3 * math.Exp(-a*a-b*b)
 }
 
 // headShare is how much of a point belongs to the head, 0 to 1.

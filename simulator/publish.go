@@ -11,6 +11,10 @@ import (
 // stageOfficer is the officer of every class on the stage.
 const stageOfficer = "O1"
 
+// officerHolder is what stands on the officer's card. No person of a scenario
+// has it.
+func officerHolder() Holder { return InventHolder(9_000_000) }
+
 // classFile is the file an institution hands to `rollcall-centre package`.
 type classFile struct {
 	Class    classOf     `json:"class"`
@@ -31,8 +35,9 @@ type sessionOf struct {
 }
 
 type officerOf struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Ident string `json:"ssc_ident"`
 }
 
 type traineeOf struct {
@@ -83,7 +88,7 @@ func (r *Round) classFile(class Class) classFile {
 	file := classFile{
 		Class:    classOf{class.ID, class.Name},
 		Sessions: []sessionOf{{string(r.session(class.ID)), start, start.Add(class.Lasts.Duration)}},
-		Officers: []officerOf{{stageOfficer, "周老师"}},
+		Officers: []officerOf{{stageOfficer, "周老师", officerHolder().Ident}},
 	}
 	for _, p := range r.Scenario.People {
 		if p.Class == class.ID {

@@ -350,13 +350,66 @@ func (s *Stage) Receipted(ctx context.Context) error {
 	})
 }
 
-// Enrol enrols a trainee who stands before the camera as at enrolment.
+// Enrol enrols a trainee who stands before the camera and does as the screen
+// says, and the officer confirms with a card.
 func (s *Stage) Enrol(ctx context.Context, t Trainee) error {
+	ctx, cancel := context.WithTimeout(ctx, enrolLimit)
+	defer cancel()
 	s.camera.Show(s.people[t.Face], AtEnrolment)
 	defer s.camera.Empty()
-	_, err := s.tool(ctx, "rollcall", "enrol", "-state", s.path("terminal"),
-		"-trainee", t.ID, "-consent", "consent-"+t.ID, "-officer", stageOfficer)
+	mark := s.Viewer.Mark()
+	var group sync.WaitGroup
+	defer group.Wait()
+	following, end := context.WithCancel(ctx)
+	defer end()
+	group.Go(func() { s.confirm(following, mark) })
+	group.Go(func() { s.follow(following, mark, t) })
+	said, err := s.tool(ctx, "rollcall", "enrol", "-state", s.path("terminal"), "-trainee", t.ID, "-consent", "consent-"+t.ID)
+	if err != nil {
+		return fmt.Errorf("%w; it said before:\n%s", err, said)
+	}
+	_, err = s.Viewer.Await(ctx, mark, func(s attendance.Screen) bool { return s.State == attendance.ScreenEnrolled })
 	return err
+}
+
+// enrolLimit is how long an enrolment may take on the stage.
+const enrolLimit = 90 * time.Second
+
+// confirm inserts the officer's card when the screen asks for it, and takes it
+// out when the camera looks.
+func (s *Stage) confirm(ctx context.Context, mark int) {
+	at := func(state attendance.ScreenState) error {
+		_, err := s.Viewer.Await(ctx, mark, func(s attendance.Screen) bool { return s.State == state })
+		return err
+	}
+	if at(attendance.ScreenEnrolOfficer) != nil {
+		return
+	}
+	remove, err := s.slot.Insert(NewCard(officerHolder()))
+	if err != nil {
+		return // the enrolment says that no card came
+	}
+	_ = at(attendance.ScreenEnrolLook)
+	remove()
+}
+
+// follow turns the trainee's head as the screen advises.
+func (s *Stage) follow(ctx context.Context, mark int, t Trainee) {
+	poses := map[attendance.Advice]attendance.Pose{
+		attendance.AdviceLeft: attendance.PoseLeft, attendance.AdviceRight: attendance.PoseRight, attendance.AdviceTurnTo: attendance.PoseFront,
+	}
+	now := attendance.PoseFront
+	for {
+		sight, err := s.Viewer.Await(ctx, mark, func(s attendance.Screen) bool {
+			pose, advised := poses[s.Advice]
+			return s.State == attendance.ScreenEnrolLook && advised && pose != now
+		})
+		if err != nil {
+			return
+		}
+		mark, now = s.Viewer.after(sight), poses[sight.Screen.Advice]
+		s.camera.Show(s.people[t.Face], Posed(now))
+	}
 }
 
 // answered reports whether a screen ends a tap.

@@ -98,6 +98,18 @@ func (v *Viewer) Mark() int {
 	return len(v.seen)
 }
 
+// after is where the sights after one begin.
+func (v *Viewer) after(s Sight) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, seen := range v.seen {
+		if seen == s {
+			return i + 1
+		}
+	}
+	return len(v.seen)
+}
+
 // Await gives the first sight from a mark on that is wanted.
 func (v *Viewer) Await(ctx context.Context, mark int, wanted func(attendance.Screen) bool) (Sight, error) {
 	for {

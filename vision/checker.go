@@ -24,8 +24,9 @@ type Config struct {
 	// embedder than the worker's.
 	Calibration string `toml:"calibration"`
 	// DuplicateThreshold is the cosine from which two faces of one session are
-	// flagged as one person's with two cards, 0 to 1. Default 0.6, or the
-	// calibration's. Nobody is refused by it.
+	// flagged as one person's with two cards, and from which an enrolment wants
+	// an officer's word that two trainees are two people, 0 to 1. Default 0.6, or
+	// the calibration's. No check-in is refused by it.
 	DuplicateThreshold float64 `toml:"duplicate_threshold"`
 	// Quality is when a person is asked to change something.
 	Quality Quality `toml:"quality"`
@@ -270,6 +271,7 @@ type look struct {
 	suspect func()                            // the camera shows a still or a repeated film; may be nil
 	accept  func()                            // nil if nothing can be accepted
 	done    func()
+	work    Work // beyond finding the face
 	seen    bool // a frame came since the last tick of blindness
 	stop    func() bool
 }
@@ -288,6 +290,7 @@ func (c *Checker) begin(ctx context.Context, l *look) {
 		}
 	})
 	c.command(DoLook)
+	c.order.Work = l.work
 }
 
 // end finishes the look in hand. The caller holds mu.
@@ -308,76 +311,6 @@ func (c *Checker) command(do Do) {
 	case c.changed <- struct{}{}:
 	default:
 	}
-}
-
-// Capture is what an enrolment needs: the mean of good frames of one face.
-type Capture struct {
-	Template Template
-	Quality  float64 // mean of the detector's scores, 0 to 1
-	Frames   int
-}
-
-var (
-	// ErrBusy means that somebody is checking in, who comes first.
-	ErrBusy = errors.New("camera is needed for somebody who checks in: try again")
-	// ErrNoFace means that ctx ended before enough good frames of one face.
-	ErrNoFace = errors.New("no steady view of one face: stand alone before the camera, at arm's length, in good light")
-)
-
-// samePerson is the least likeness of a frame with the first one of a capture;
-// frames of one face within seconds lie above 0.9.
-const samePerson = 0.6
-
-// Capture opens the camera, takes so many good frames of one face, closes the
-// camera and gives their mean. If the face changes it starts over. A deadline
-// is the caller's, in ctx.
-func (c *Checker) Capture(ctx context.Context, frames int) (Capture, error) {
-	if frames < 1 {
-		return Capture{}, fmt.Errorf("capturing %d frames: must be 1 or more", frames)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var got Capture
-	var first, sum Embedding
-	ended := make(chan struct{})
-	c.mu.Lock()
-	if c.look != nil { // somebody is checking in: they come first
-		c.mu.Unlock()
-		return Capture{}, ErrBusy
-	}
-	c.begin(ctx, &look{
-		frame: func(a Answer, model string) bool {
-			person, _ := Usable(a.Faces)
-			if person < 0 || a.Faces[person].Embedding == nil {
-				return true
-			}
-			f := a.Faces[person]
-			if first == nil || model != got.Template.Model || Cosine(first, f.Embedding) < samePerson {
-				got, first, sum = Capture{Template: Template{Model: model}}, append(Embedding(nil), f.Embedding...), make(Embedding, len(f.Embedding))
-			}
-			for i, x := range f.Embedding {
-				sum[i] += x
-			}
-			got.Quality += f.Score
-			got.Frames++
-			return got.Frames < frames
-		},
-		blind: func() {},
-		done:  func() { close(ended) },
-	})
-	c.mu.Unlock()
-	<-ended
-	c.release()
-	switch {
-	case got.Frames == frames:
-	case ctx.Err() != nil:
-		return Capture{}, fmt.Errorf("%w: %w", ErrNoFace, ctx.Err())
-	default:
-		return Capture{}, ErrBusy
-	}
-	got.Template.Embedding = sum.Unit()
-	got.Quality /= float64(got.Frames)
-	return got, nil
 }
 
 // release closes the camera unless it was taken for somebody else.

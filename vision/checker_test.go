@@ -166,19 +166,34 @@ func runUntilDone(t *testing.T, c *vision.Checker) {
 // enrol captures who stands before the camera and commits the template.
 func (b *booth) enrol(t *testing.T, trainee attendance.TraineeID, p simulator.Person) attendance.Enrolment {
 	t.Helper()
-	b.camera.Show(p, simulator.AtEnrolment)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	got, err := b.checker.Capture(ctx, 3)
+	got, err := b.checker.Capture(ctx, b.pose(t, p))
 	require.NoError(t, err)
-	assert.Equal(t, 3, got.Frames)
+	assert.Equal(t, []attendance.Pose{"front", "left", "right", "front", "front"}, got.Poses)
 	assert.Greater(t, got.Quality, 0.65)
+	assert.Greater(t, got.Likeness, 0.6)
 	pending, err := b.gallery.Prepare(trainee, got.Template)
 	require.NoError(t, err)
 	require.NoError(t, pending.Commit())
 	enrolment := attendance.Enrolment{Seq: 1, Model: got.Template.Model, Salt: pending.Salt, Hash: pending.Hash}
 	b.seat(trainee, enrolment)
 	return enrolment
+}
+
+// pose has somebody stand before the camera and do as they are told.
+func (b *booth) pose(t *testing.T, p simulator.Person) func(vision.CaptureStep) {
+	steps := make(chan vision.CaptureStep, 64)
+	done := make(chan struct{})
+	b.camera.Show(p, simulator.AtEnrolment)
+	go func() {
+		defer close(done)
+		for s := range steps {
+			b.camera.Show(p, simulator.Posed(s.Pose))
+		}
+	}()
+	t.Cleanup(func() { close(steps); <-done })
+	return func(s vision.CaptureStep) { steps <- s }
 }
 
 // seat lets a trainee into the session that is open.
@@ -371,7 +386,7 @@ func TestCaptureWaitsForWhoChecksIn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	looks := b.checker.Verify(ctx, "t1", enrolled)
-	_, err := b.checker.Capture(t.Context(), 1)
+	_, err := b.checker.Capture(t.Context(), nil)
 	require.ErrorIs(t, err, vision.ErrBusy)
 	_, open := <-looks
 	assert.True(t, open, "the look goes on")
@@ -381,12 +396,12 @@ func TestCaptureNeedsOneSteadyFace(t *testing.T) {
 	b := newBooth(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	_, err := b.checker.Capture(ctx, 3)
+	_, err := b.checker.Capture(ctx, nil)
 	assert.ErrorIs(t, err, vision.ErrNoFace)
 
 	captured := make(chan error, 1)
 	go func() {
-		_, err := b.checker.Capture(t.Context(), 1)
+		_, err := b.checker.Capture(t.Context(), nil)
 		captured <- err
 	}()
 	require.Eventually(t, func() bool {

@@ -30,7 +30,9 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall ledger export   [-csv [-trust FILE]] FILE|DIR  the whole ledger as text with its proofs, or its records as CSV
   rollcall ledger salvage  DIR                          set damaged files aside, keep what can be read (rollcalld stopped)
   rollcall ledger disk-check [-time 3s] DIR             does this disk keep what it says it kept, and how fast
-  rollcall enrol           [-state DIR] -trainee ID -consent ID -officer ID [-frames N]
+  rollcall enrol           [-state DIR] [-trainee ID] -consent ID [-resembles ID]
+                                                        enrol who stands before the camera; an officer of the class
+                                                        confirms with a card at the reader
   rollcall enrol withdraw  [-state DIR] -trainee ID     the trainee withdraws consent: template out of use and erased, recorded
   rollcall enrol erase     [-state DIR] -trainee ID     erase the template alone; the consent stands
   rollcall reader list     [-config FILE] [-json]       smart card readers, and whether a card is in them

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,23 +89,39 @@ func TestCodesAndIdentityCardsThroughTheDaemon(t *testing.T) {
 // makes a class code for its one trainee.
 func publish(t *testing.T, dir, state string, holder simulator.Holder) (code string) {
 	t.Helper()
+	publishClass(t, dir, state, map[string]any{
+		"trainees": []any{map[string]any{"trainee": "p-7", "name": holder.Name, "person_no": holder.PersonNo}},
+	}, func(c *centre.Centre) {
+		var err error
+		code, err = c.Code(t.Context(), centre.CodeRequest{Terminal: "t-1", Class: "c-1", Session: "s-1", Trainee: attendance.TraineeID("p-7")})
+		require.NoError(t, err)
+	})
+	return code
+}
+
+// publishClass gives the terminal a class that meets now, with these people, by
+// file as if it had come down.
+func publishClass(t *testing.T, dir, state string, people map[string]any, more func(*centre.Centre)) {
+	t.Helper()
 	cfg := centre.Config{Tenant: "demo", Dir: filepath.Join(dir, "centre")}
 	c, err := centre.Open(t.Context(), cfg, slog.New(slog.DiscardHandler), time.Now)
 	require.NoError(t, err)
 	defer c.Close()
 	now := time.Now()
-	class, err := json.Marshal(map[string]any{
+	file := map[string]any{
 		"class":    map[string]any{"id": "c-1", "name": "班"},
 		"sessions": []any{map[string]any{"id": "s-1", "start": now.Add(-time.Minute).Format(time.RFC3339), "end": now.Add(time.Hour).Format(time.RFC3339)}},
-		"trainees": []any{map[string]any{"trainee": "p-7", "name": holder.Name, "person_no": holder.PersonNo}},
-	})
+	}
+	maps.Copy(file, people)
+	class, err := json.Marshal(file)
 	require.NoError(t, err)
 	plan, err := c.ParsePlan(class)
 	require.NoError(t, err)
 	_, err = c.Publish(t.Context(), "t-1", plan)
 	require.NoError(t, err)
-	code, err = c.Code(t.Context(), centre.CodeRequest{Terminal: "t-1", Class: "c-1", Session: "s-1", Trainee: attendance.TraineeID("p-7")})
-	require.NoError(t, err)
+	if more != nil {
+		more(c)
+	}
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(cfg.Dir, "centre.db"))
 	require.NoError(t, err)
 	defer db.Close()
@@ -112,5 +129,4 @@ func publish(t *testing.T, dir, state string, holder simulator.Holder) (code str
 	require.NoError(t, db.QueryRow("SELECT jws FROM packages").Scan(&jws))
 	require.NoError(t, os.MkdirAll(filepath.Join(state, "packages"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(state, "packages", "c-1.jws"), jws, 0o600))
-	return code
 }

@@ -201,6 +201,14 @@ func gallery(t *testing.T) map[string]attendance.Screen {
 			for _, advice := range words["Advice"] {
 				add(string(state)+"-"+advice, state, func(s *attendance.Screen) { s.Advice = attendance.Advice(advice) })
 			}
+		case attendance.ScreenEnrolLook:
+			for _, advice := range []attendance.Advice{attendance.AdviceNone, attendance.AdviceLeft, attendance.AdviceRight} {
+				add(string(state)+"-"+string(advice), state, func(s *attendance.Screen) { s.Advice = advice })
+			}
+		case attendance.ScreenNotEnrolled:
+			for _, fault := range words["EnrolFault"] {
+				add(string(state)+"-"+fault, state, func(s *attendance.Screen) { s.Reason = fault })
+			}
 		case attendance.ScreenNoted:
 			for _, reason := range append(words["Reason"], string(attendance.NoSession)) {
 				add(string(state)+"-"+reason, state, func(s *attendance.Screen) { s.Reason = reason })
@@ -498,6 +506,7 @@ type texts struct {
 	Fault  map[string]struct{ Headline, Advice string }
 	Advice map[string]string
 	Noted  map[string]string
+	Enrol  map[string]string
 	Badge  map[string]string
 }
 

@@ -445,7 +445,7 @@ func TestPreviewOnlyWhileAPersonIsAskedToLook(t *testing.T) {
 		p.Show(attendance.Screen{State: state})
 		p.Preview(jpegA)
 		held, more, _ := p.nextFrame()
-		looking := state == attendance.ScreenLook || state == attendance.ScreenRetry
+		looking := state == attendance.ScreenLook || state == attendance.ScreenRetry || state == attendance.ScreenEnrolLook
 		assert.Equal(t, looking, more, state)
 		assert.Equal(t, looking, held != nil, state)
 	}

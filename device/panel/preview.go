@@ -20,7 +20,7 @@ const (
 var jpegStart = []byte{0xFF, 0xD8, 0xFF}
 
 func asksToLook(s attendance.ScreenState) bool {
-	return s == attendance.ScreenLook || s == attendance.ScreenRetry
+	return s == attendance.ScreenLook || s == attendance.ScreenRetry || s == attendance.ScreenEnrolLook
 }
 
 // Preview passes a camera picture on to the page, if the screen asks a person

@@ -51,7 +51,7 @@ func TestEveryWordHasItsText(t *testing.T) {
 	words := wordsOfAttendance(t)
 	for typ, one := range map[string]string{
 		"ScreenState": string(attendance.ScreenRecorded), "Advice": string(attendance.AdviceCloser),
-		"Reason": string(attendance.ReasonNoFace), "CardFault": string(attendance.FaultMute),
+		"Reason": string(attendance.ReasonNoFace), "CardFault": string(attendance.FaultMute), "EnrolFault": string(attendance.EnrolNoFace),
 	} {
 		require.Contains(t, words[typ], one, "the source was not understood")
 	}
@@ -66,6 +66,9 @@ func TestEveryWordHasItsText(t *testing.T) {
 		}
 		for _, reason := range append(words["Reason"], string(attendance.NoSession)) {
 			assert.NotEmpty(t, texts.Noted[reason], "%s: reason %q", lang, reason)
+		}
+		for _, fault := range words["EnrolFault"] {
+			assert.NotEmpty(t, texts.Enrol[fault], "%s: enrolment: %s", lang, fault)
 		}
 		for _, fault := range words["CardFault"] {
 			assert.NotEmpty(t, texts.Fault[fault].Headline, "%s: fault %s", lang, fault)

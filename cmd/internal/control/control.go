@@ -65,17 +65,41 @@ type WorkerStatus struct {
 
 // EnrolRequest asks the daemon to enrol the person before the camera.
 type EnrolRequest struct {
-	Trainee attendance.TraineeID `json:"trainee"`
-	Consent string               `json:"consent"`
-	Officer string               `json:"officer"`
-	Frames  int                  `json:"frames"`
+	Trainee   attendance.TraineeID `json:"trainee,omitempty"` // empty: whose card is presented first
+	Consent   string               `json:"consent"`
+	Resembles attendance.TraineeID `json:"resembles,omitempty"` // the officer has decided that these are two people
 }
 
-// EnrolAnswer names the enrol record.
+// EnrolStep is what happens at the terminal while an enrolment goes on.
+type EnrolStep struct {
+	Step    string                `json:"step"` // trainee, officer, consent, look, compare
+	Trainee attendance.TraineeID  `json:"trainee,omitempty"`
+	Officer string                `json:"officer,omitempty"`
+	Fault   attendance.EnrolFault `json:"fault,omitempty"`  // trainee, officer: of the card presented last
+	Frame   int                   `json:"frame,omitempty"`  // look: of Frames
+	Frames  int                   `json:"frames,omitempty"` // look
+	Pose    attendance.Pose       `json:"pose,omitempty"`   // look
+	Advice  attendance.Advice     `json:"advice,omitempty"` // look
+}
+
+// EnrolAnswer names the enrol record and what it says.
 type EnrolAnswer struct {
-	Seq     uint64  `json:"seq"`
-	Code    string  `json:"code"`
-	Quality float64 `json:"quality"`
+	Trainee   attendance.TraineeID `json:"trainee"`
+	Officer   string               `json:"officer"`
+	Seq       uint64               `json:"seq"`
+	Code      string               `json:"code"`
+	Quality   float64              `json:"quality"`
+	Likeness  float64              `json:"likeness"`
+	Duplicate float64              `json:"duplicate,omitempty"`
+	Poses     []attendance.Pose    `json:"poses"`
+}
+
+// enrolLine is one line of the answer to an enrolment: steps, then an answer or
+// an error.
+type enrolLine struct {
+	Step   *EnrolStep   `json:"step,omitempty"`
+	Answer *EnrolAnswer `json:"answer,omitempty"`
+	Error  string       `json:"error,omitempty"`
 }
 
 // EraseRequest asks the daemon to end a trainee's enrolment for good.
@@ -94,7 +118,7 @@ type EraseAnswer struct {
 // Daemon is what the door opens to. Its methods may be called at once.
 type Daemon interface {
 	Status() Status
-	Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error)
+	Enrol(ctx context.Context, r EnrolRequest, progress func(EnrolStep)) (EnrolAnswer, error)
 	Erase(ctx context.Context, r EraseRequest) (EraseAnswer, error)
 	Export(w io.Writer) error
 }
@@ -121,7 +145,11 @@ func Listen(state string) (net.Listener, error) {
 func Handler(d Daemon) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Status(), nil) })
-	mux.HandleFunc("POST /enrol", serve(d.Enrol))
+	mux.HandleFunc("POST /enrol", func(w http.ResponseWriter, r *http.Request) {
+		if request, ok := decode[EnrolRequest](w, r); ok {
+			answerEnrol(w, func(progress func(EnrolStep)) (EnrolAnswer, error) { return d.Enrol(r.Context(), request, progress) })
+		}
+	})
 	mux.HandleFunc("POST /erase", serve(d.Erase))
 	mux.HandleFunc("GET /export", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Trailer", trailerError)
@@ -135,15 +163,39 @@ func Handler(d Daemon) http.Handler {
 // serve answers requests of one kind.
 func serve[Request, Answer any](do func(context.Context, Request) (Answer, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var request Request
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&request); err != nil {
-			http.Error(w, "the request cannot be read", http.StatusBadRequest)
-			return
+		if request, ok := decode[Request](w, r); ok {
+			a, err := do(r.Context(), request)
+			answer(w, a, err)
 		}
-		a, err := do(r.Context(), request)
-		answer(w, a, err)
+	}
+}
+
+func decode[Request any](w http.ResponseWriter, r *http.Request) (request Request, ok bool) {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&request); err != nil {
+		http.Error(w, "the request cannot be read", http.StatusBadRequest)
+		return request, false
+	}
+	return request, true
+}
+
+// answerEnrol sends each step as it comes, and the end. What is refused before
+// the first step has a status of its own.
+func answerEnrol(w http.ResponseWriter, do func(func(EnrolStep)) (EnrolAnswer, error)) {
+	out, flush, began := json.NewEncoder(w), http.NewResponseController(w), false
+	a, err := do(func(s EnrolStep) {
+		began = true
+		_ = out.Encode(enrolLine{Step: &s}) // a client that is gone ends the request's context
+		_ = flush.Flush()
+	})
+	switch {
+	case err != nil && !began:
+		http.Error(w, err.Error(), http.StatusConflict)
+	case err != nil:
+		_ = out.Encode(enrolLine{Error: err.Error()})
+	default:
+		_ = out.Encode(enrolLine{Answer: &a})
 	}
 }
 
@@ -180,9 +232,33 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, http.MethodGet, "/status", nil)
 }
 
-// Enrol has the daemon enrol the person before the camera.
-func (c *Client) Enrol(ctx context.Context, r EnrolRequest) (EnrolAnswer, error) {
-	return ask[EnrolAnswer](ctx, c, "/enrol", r)
+// Enrol has the daemon enrol the person before the camera, and tells progress of
+// every step. It ends when ctx does: nothing is kept then.
+func (c *Client) Enrol(ctx context.Context, r EnrolRequest, progress func(EnrolStep)) (EnrolAnswer, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return EnrolAnswer{}, err
+	}
+	response, err := c.do(ctx, http.MethodPost, "/enrol", body)
+	if err != nil {
+		return EnrolAnswer{}, err
+	}
+	defer response.Body.Close()
+	lines := json.NewDecoder(response.Body)
+	for {
+		var line enrolLine
+		if err := lines.Decode(&line); err != nil {
+			return EnrolAnswer{}, fmt.Errorf("reading the daemon's answer: %w", err)
+		}
+		switch {
+		case line.Answer != nil:
+			return *line.Answer, nil
+		case line.Step != nil:
+			progress(*line.Step)
+		default:
+			return EnrolAnswer{}, errors.New(line.Error)
+		}
+	}
 }
 
 // Erase has the daemon end an enrolment for good.

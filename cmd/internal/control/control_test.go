@@ -21,9 +21,14 @@ type terminal struct{ broken error }
 
 func (d terminal) Status() Status { return Status{Terminal: "t-1", Ledger: LedgerStatus{Last: 7}} }
 
-func (d terminal) Enrol(_ context.Context, r EnrolRequest) (EnrolAnswer, error) {
+func (d terminal) Enrol(_ context.Context, r EnrolRequest, progress func(EnrolStep)) (EnrolAnswer, error) {
 	if r.Consent == "" {
 		return EnrolAnswer{}, errors.New("no consent")
+	}
+	progress(EnrolStep{Step: "officer"})
+	progress(EnrolStep{Step: "look", Frame: 1, Frames: 5, Pose: attendance.PoseFront, Advice: attendance.AdviceCloser})
+	if r.Consent == "late" {
+		return EnrolAnswer{}, errors.New("no card")
 	}
 	return EnrolAnswer{Seq: 8, Code: "AB", Quality: 0.9}, nil
 }
@@ -63,12 +68,17 @@ func TestClientHearsTheDaemon(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, uint64(7), status.Ledger.Last)
 
-	answer, err := c.Enrol(t.Context(), EnrolRequest{Trainee: attendance.TraineeID("T1"), Consent: "k", Officer: "O1", Frames: 3})
+	var steps []EnrolStep
+	step := func(s EnrolStep) { steps = append(steps, s) }
+	answer, err := c.Enrol(t.Context(), EnrolRequest{Trainee: "T1", Consent: "k"}, step)
 	require.NoError(t, err)
 	assert.Equal(t, EnrolAnswer{Seq: 8, Code: "AB", Quality: 0.9}, answer)
+	assert.Equal(t, []EnrolStep{{Step: "officer"}, {Step: "look", Frame: 1, Frames: 5, Pose: attendance.PoseFront, Advice: attendance.AdviceCloser}}, steps)
 
-	_, err = c.Enrol(t.Context(), EnrolRequest{})
+	_, err = c.Enrol(t.Context(), EnrolRequest{}, step)
 	assert.EqualError(t, err, "no consent", "a refusal comes as the daemon said it")
+	_, err = c.Enrol(t.Context(), EnrolRequest{Consent: "late"}, step)
+	assert.EqualError(t, err, "no card", "so does one after the first step")
 
 	erased, err := c.Erase(t.Context(), EraseRequest{Trainee: "T1", Reason: attendance.WithdrawConsent})
 	require.NoError(t, err)

@@ -9,8 +9,8 @@ const ADVICE_MS = 800;     // one advice stands at least this long
 const SILENCE_MS = 5000;   // no ping for this long: the daemon is gone
 const SLOW_MS = 2000;      // reading longer than this is said to be slow
 const HOME_MS = 60000;     // idle this long: back to the first language and size
-const CODED = ['recorded', 'late', 'already', 'unknown', 'noted'];
-const TROUBLE = ['retry', 'unknown', 'noted', 'card_fault', 'paused'];
+const CODED = ['recorded', 'late', 'already', 'unknown', 'noted', 'enrolled'];
+const TROUBLE = ['retry', 'unknown', 'noted', 'card_fault', 'paused', 'not_enrolled'];
 
 const home = root.dataset.home;
 const quiet = root.dataset.quiet === 'true';
@@ -39,6 +39,8 @@ function words(state) {
   switch (state) {
     case 'reading': if (slow) w.advice = t.slow; break;
     case 'look': w.advice = t.advice[advised] ?? ''; w.facts = screen.tries ? fill(t.try, screen) : ''; break;
+    case 'enrol_look': w.advice = advised ? t.advice[advised] ?? '' : w.advice; w.facts = screen.tries ? fill(t.picture, screen) : ''; break;
+    case 'enrol_trainee': case 'enrol_officer': case 'not_enrolled': w.advice = t.enrol[screen.reason] ?? w.advice; break;
     case 'retry': w.advice = t.advice[advised] ?? ''; break;
     case 'noted': w.advice = t.noted[screen.reason] ?? t.noted['']; break;
     case 'no_class': w.advice = screen.until ? fill(t.next, screen) : ''; break;
@@ -64,7 +66,7 @@ function draw() {
   root.lang = t.lang;
   document.title = t.title;
   document.body.dataset.state = state;
-  document.body.dataset.good = String(state === 'look' && advised === '');
+  document.body.dataset.good = String((state === 'look' || state === 'enrol_look') && advised === '');
   put('headline', w.headline);
   put('name', lost ? '' : screen.name ?? '');
   put('advice', w.advice);
@@ -140,7 +142,7 @@ function enter(state, before) {
   sound(state);
 }
 
-const looking = (state) => state === 'look' || state === 'retry';
+const looking = (state) => ['look', 'retry', 'enrol_look'].includes(state);
 
 function preview(on) {
   const img = $('preview');
@@ -166,7 +168,7 @@ function restHome() {
 
 let audio;
 function sound(state) {
-  const notes = state === 'recorded' ? [660, 880] : state === 'late' || state === 'already' ? [660]
+  const notes = state === 'recorded' || state === 'enrolled' ? [660, 880] : state === 'late' || state === 'already' ? [660]
     : TROUBLE.includes(state) ? [220] : [];
   if (quiet || !notes.length) return;
   try {
