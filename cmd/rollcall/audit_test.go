@@ -90,7 +90,7 @@ func TestVerifyTakesSeveralFiles(t *testing.T) {
 
 func TestShow(t *testing.T) {
 	b := newBooks(t)
-	assert.Equal(t, 6, strings.Count(said(t, "ledger", "show", b.state), "\n"))
+	assert.Equal(t, 1+6, strings.Count(said(t, "ledger", "show", b.state), "\n"), "the log and its records")
 	text := said(t, "ledger", "show", "-seq", "2", b.state)
 	assert.Contains(t, text, "record 2 of t-1/")
 	assert.Contains(t, text, `"code": "removed"`)
@@ -105,6 +105,8 @@ func TestExportCSV(t *testing.T) {
 	require.Len(t, rows, 7)
 	for i, word := range []string{"word", "sealed", "sealed", "sealed", "sealed", "own word", "own word"} {
 		assert.Equal(t, word, rows[i][9], "row %d", i)
+		assert.Equal(t, word == "sealed", i > 0 && rows[i][10] != "", "row %d says when the centre had it", i)
+		assert.Equal(t, word == "sealed", i > 0 && rows[i][11] == "0", "row %d: the receipt came at once", i)
 	}
 	assert.Equal(t, "open", rows[1][3])
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"rollcall/attendance"
 	"rollcall/queue/chain"
@@ -24,7 +25,7 @@ func ledgerShow(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := parse(flags, args, 1); err != nil {
 		return err
 	}
-	found := false
+	found, log := false, chain.LogID("")
 	err := eachPiece(ctx, flags.Arg(0), func(line []byte) error {
 		if !bytes.HasPrefix(line, []byte(`{"v":`)) {
 			return nil
@@ -35,8 +36,11 @@ func ledgerShow(ctx context.Context, args []string, stdout io.Writer) error {
 		}
 		switch {
 		case *seq == 0:
-			found = true
-			fmt.Fprintf(stdout, "%6d  %s  %-8s  %s\n", e.Seq, e.At.Wall, e.Type, e.Body)
+			if !found || e.Log != log {
+				fmt.Fprintf(stdout, "%s\n", e.Log)
+			}
+			found, log = true, e.Log
+			fmt.Fprintf(stdout, "%6d  %s  %s  %-8s  %s\n", e.Seq, chain.HashLine(line).Short(), e.At.Wall.Format(time.DateTime), e.Type, inShort(e))
 		case chain.Seq(*seq) == e.Seq:
 			found = true
 			return showWhole(stdout, e, chain.HashLine(line))
@@ -116,7 +120,7 @@ func exportCSV(ctx context.Context, name, trustFile string, stdout io.Writer) er
 		return err
 	}
 	w := csv.NewWriter(stdout)
-	header := []string{"log", "seq", "time", "type", "decision", "trainee", "class", "session", "late_min", "word"}
+	header := []string{"log", "seq", "time", "type", "decision", "trainee", "class", "session", "late_min", "word", "sealed_at", "lag_min", "code"}
 	if err := w.Write(header); err != nil {
 		return err
 	}
@@ -128,11 +132,11 @@ func exportCSV(ctx context.Context, name, trustFile string, stdout io.Writer) er
 		if err != nil {
 			return err
 		}
-		word := wordFor(epochs, e.Log, e.Seq)
+		word, sealed := wordFor(epochs, e.Log, e.Seq)
 		if word == "" {
 			return nil
 		}
-		return w.Write(row(e, word))
+		return w.Write(row(e, word, sealed, chain.HashLine(line)))
 	})
 	w.Flush()
 	if err != nil {
@@ -141,35 +145,64 @@ func exportCSV(ctx context.Context, name, trustFile string, stdout io.Writer) er
 	return w.Error()
 }
 
-// wordFor says whose word a record is; "" if it was not verified.
-func wordFor(epochs []chain.Epoch, log chain.LogID, seq chain.Seq) string {
+// wordFor says whose word a record is, and since when it is the centre's; "" if
+// it was not verified.
+func wordFor(epochs []chain.Epoch, log chain.LogID, seq chain.Seq) (word string, sealed chain.Wall) {
 	for _, e := range epochs {
 		for _, s := range e.Stretches {
-			switch {
-			case e.Log != log || seq < s.First || seq > s.Last:
-			case seq <= s.Sealed:
-				return "sealed"
-			case seq <= s.Signed:
-				return "own word"
-			default:
-				return "no signature"
+			if e.Log != log || seq < s.First || seq > s.Last {
+				continue
 			}
+			at, ok := e.SealedAt(seq)
+			switch {
+			case ok:
+				return "sealed", at
+			case seq <= s.Signed:
+				return "own word", at
+			}
+			return "no signature", at
 		}
 	}
-	return ""
+	return "", sealed
 }
 
 // row is one record as a line of the table. Columns that a record of its type
-// does not have are empty.
-func row(e chain.Entry, word string) []string {
+// does not have are empty. The lag is from the record's own clock to the first
+// receipt in the file that covers it: at most so late did the centre have it.
+func row(e chain.Entry, word string, sealed chain.Wall, hash chain.Hash) []string {
 	var c attendance.CheckinBody
 	if e.Type == string(attendance.TypeCheckin) {
 		c, _ = attendance.ReadBody[attendance.CheckinBody](e.Body) // verify has read it
 	}
-	late := ""
+	late, at, lag := "", "", ""
 	if c.Decision == attendance.Late {
 		late = strconv.Itoa(c.LateMin)
 	}
+	if !sealed.IsZero() {
+		at, lag = sealed.String(), strconv.Itoa(int(sealed.Sub(e.At.Wall.Time).Minutes()))
+	}
 	return []string{string(e.Log), fmt.Sprint(e.Seq), e.At.Wall.String(), e.Type,
-		string(c.Decision), string(c.Trainee), string(c.Class), string(c.Session), late, word}
+		string(c.Decision), string(c.Trainee), string(c.Class), string(c.Session), late, word, at, lag, hash.Short()}
+}
+
+// inShort is what a record says, for a line of a list.
+func inShort(e chain.Entry) string {
+	if e.Type != string(attendance.TypeCheckin) {
+		return string(e.Body)
+	}
+	c, err := attendance.ReadBody[attendance.CheckinBody](e.Body)
+	if err != nil {
+		return string(e.Body)
+	}
+	said := string(c.Decision)
+	switch {
+	case c.Decision == attendance.Late:
+		said += fmt.Sprintf(" by %d min", c.LateMin)
+	case c.Reason != "":
+		said += ": " + string(c.Reason)
+	}
+	if c.Face != nil {
+		said += ", face " + string(c.Face.Level)
+	}
+	return fmt.Sprintf("%s %s %s, %s, card %s", c.Trainee, c.Class, c.Session, said, c.Card.Level)
 }

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,7 +16,24 @@ type Epoch struct {
 	Stretches []Stretch // at least one; between two lie records that a gap record names
 	KeyKnown  bool      // the ledger key's certificate was checked against a trusted centre
 	Before    *Link     // what line 1 names of the epoch before
+	Receipts  []Receipt // of the centre, for records that were read, lowest first
 	Notes     []string  // what a person should look at, and proof of nothing
+}
+
+// SealedAt is when the centre had a record, by the first of the receipts in the
+// file that cover it; ok is false for the terminal's own word. The centre may
+// have had it earlier: a file need not hold every receipt.
+func (e Epoch) SealedAt(seq Seq) (at Wall, ok bool) {
+	for _, s := range e.Stretches {
+		if seq < s.First || seq > s.Last {
+			continue
+		}
+		i := slices.IndexFunc(e.Receipts, func(r Receipt) bool { return r.Seq >= seq && r.Seq <= s.Last })
+		if i >= 0 {
+			return e.Receipts[i].At, true
+		}
+	}
+	return Wall{}, false
 }
 
 // Stretch is records of one log without a gap between them.

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -200,6 +201,7 @@ func (l *verified) epoch() Epoch {
 	for _, r := range l.runs {
 		e.Stretches = append(e.Stretches, r.Stretch)
 	}
+	e.Receipts = slices.SortedFunc(slices.Values(l.receipts), func(a, b Receipt) int { return cmp.Compare(a.Seq, b.Seq) })
 	e.Notes = append(slices.Clone(l.notes), l.backdated()...)
 	return e
 }

@@ -183,6 +183,9 @@ func (v *Verifier) first(err error) error {
 		if len(l.missing) > 0 && (!ok || p.Log != l.log || p.Seq >= l.missing[0].from) {
 			return l.unnamed()
 		}
+		if ok && p.Log == l.log {
+			break // what is missing in logs that began later comes after it
+		}
 	}
 	return err
 }
