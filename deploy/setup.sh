@@ -15,6 +15,7 @@ run) ;;
 test) packages+=(
   openssl                     # computes what a virtual PSAM computes
   python3 python3-cryptography # the second verifier, docs/verify.py
+  iproute2 nftables           # lost packets, dead links, in a network of their own
   mosquitto                   # the uplink through somebody else's broker
   postgresql                  # the centre's other database; tests start servers of their own
   chromium fonts-wqy-microhei # the panel in a real browser, with Chinese

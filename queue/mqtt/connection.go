@@ -26,7 +26,7 @@ const (
 )
 
 const (
-	connectTimeout = 10 * time.Second
+	connectTimeout = 10 * time.Second // of dialling, and of TLS; with CONNACK three times that
 	writeTimeout   = 10 * time.Second
 	answerTimeout  = 10 * time.Second // of SUBACK and of the state's PUBACK
 	keepAlive      = 60 * time.Second
@@ -44,7 +44,7 @@ const (
 	// A batch that takes longer than slow, or gets no answer, is followed by
 	// smaller ones, down to leastBatch; one that is answered quickly by larger
 	// ones. At 16 kbit/s a full batch would take 33 s.
-	slow       = 5 * time.Second
+	slow       = 10 * time.Second
 	quick      = slow / 2
 	leastBatch = 4 << 10
 	// moveOn is how many batches without a receipt send the uplink to its next
@@ -139,7 +139,7 @@ func (c *connection) options(ctx context.Context) *paho.ClientOptions {
 	o.SetOrderMatters(false)
 	o.SetKeepAlive(keepAlive)
 	o.SetPingTimeout(answerTimeout)
-	o.SetConnectTimeout(connectTimeout)
+	o.SetConnectTimeout(3 * connectTimeout)
 	o.SetWriteTimeout(writeTimeout)
 	o.SetBinaryWill(c.prefix+topicState, c.state("offline"), atLeastOnce, true)
 	o.SetDefaultPublishHandler(c.heard)

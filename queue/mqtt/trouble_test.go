@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net"
@@ -20,9 +21,9 @@ import (
 )
 
 // Each way a broker can be wrong has its own name, over real TLS and TCP, and
-// no record is lost to any.
-func TestTrouble(t *testing.T) {
-	ours, theirs := newAuthority(t), newAuthority(t)
+// no record is lost to any (rows T17 and F17).
+func TestT17F17WrongServersAreRefusedByName(t *testing.T) {
+	ours, theirs, public := newAuthority(t), newAuthority(t), newAuthority(t)
 	good := ours.issue(t, chain.RoleCentre, "centre", nil)
 	for _, tc := range []struct {
 		name string
@@ -45,6 +46,21 @@ func TestTrouble(t *testing.T) {
 			return ours.serverTLS(t, ours.issue(t, chain.RoleCentre, "centre", func(c *x509.Certificate) {
 				c.NotAfter = validFrom.Add(time.Hour)
 			}))
+		}},
+		{name: "a public authority's, for the right name", want: mqtt.UnknownServer, conf: func() *tls.Config {
+			return public.serverTLS(t, public.issue(t, chain.RoleCentre, "centre", func(c *x509.Certificate) {
+				c.Subject = pkix.Name{CommonName: "centre.test"}
+			}))
+		}},
+		{name: "not yet valid", want: mqtt.NotValidNow, conf: func() *tls.Config {
+			return ours.serverTLS(t, ours.issue(t, chain.RoleCentre, "centre", func(c *x509.Certificate) {
+				c.NotBefore = validTo.Add(-time.Hour)
+			}))
+		}},
+		{name: "TLS 1.1", want: mqtt.OldTLS, conf: func() *tls.Config {
+			conf := ours.serverTLS(t, good)
+			conf.MinVersion, conf.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			return conf
 		}},
 		{name: "TLS 1.2", want: mqtt.OldTLS, conf: func() *tls.Config {
 			conf := ours.serverTLS(t, good)

@@ -146,6 +146,11 @@ func virtual(t *testing.T, change func(*mqtt.Config), c *centre, test func(t *te
 		p := newPipes()
 		s := newSite(t, a, change)
 		defer queuetest.Start(t, s.ledger)()
+		defer func() {
+			if p.way.Delay > 0 {
+				time.Sleep(2 * time.Minute) // what is under way arrives, though nobody waits for it
+			}
+		}()
 		s.uplink.SetDial(p.dial)
 		if c != nil {
 			serve(t, p, a.serverTLS(t, server), c)
