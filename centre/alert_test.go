@@ -151,3 +151,20 @@ func TestT11TwoBoxesWithOneIdentity(t *testing.T) {
 		assert.Zero(t, count(t, cfg, "alarms"))
 	})
 }
+
+// Whatever a terminal sends is refused in words, and never as the store's
+// fault, which would keep it knocking.
+func FuzzTerminalMessages(f *testing.F) {
+	c, cfg, _ := newCentre(f)
+	b := admitted(f, c, "t-1")
+	stranger := newBox(f, "t-1")
+	f.Add(stranger.batch(f, stranger.append(f, openRecord())))
+	f.Add(stranger.alert(f, nil))
+	f.Add([]byte("{}\n.."))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		_, err := c.Ingest(t.Context(), b.id, payload)
+		require.ErrorIs(t, err, centre.ErrRefused)
+		require.ErrorIs(t, c.Alert(t.Context(), b.id, payload), centre.ErrRefused)
+		require.Zero(t, count(t, cfg, "records"))
+	})
+}

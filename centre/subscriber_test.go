@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -106,9 +107,16 @@ func (b *broker) kill() {
 type terminalRun struct {
 	ledger   *queue.Ledger
 	packages chan []byte
+	online   atomic.Bool
+	tries    atomic.Int64 // to connect
 }
 
 func runTerminal(t *testing.T, b *box, address string) *terminalRun {
+	t.Helper()
+	return runTerminalWith(t, b, address, func(*uplink.Config) {})
+}
+
+func runTerminalWith(t *testing.T, b *box, address string, change func(*uplink.Config)) *terminalRun {
 	t.Helper()
 	trust, err := b.admission.Trust()
 	require.NoError(t, err)
@@ -122,15 +130,21 @@ func runTerminal(t *testing.T, b *box, address string) *terminalRun {
 	}, discard())
 	require.NoError(t, err)
 	r := &terminalRun{ledger: ledger, packages: make(chan []byte, 16)}
-	up1, err := uplink.New(uplink.Config{
+	config := uplink.Config{
 		Addresses: []string{address}, RetryStart: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
 		Admission: b.admission, Key: b.uplink, LedgerKey: b.ledger, Software: "test", Now: time.Now,
 		Package:   func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
 		Command:   func(context.Context, []byte) {},
 		Up:        func() time.Duration { return time.Since(began) },
 		Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
-		Report:    func(bool, error) {},
-	}, ledger, discard())
+		Report:    func(online bool, _ error) { r.online.Store(online) },
+		Certificate: func() (string, error) {
+			r.tries.Add(1)
+			return b.admission.Uplink, nil
+		},
+	}
+	change(&config)
+	up1, err := uplink.New(config, ledger, discard())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
