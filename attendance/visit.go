@@ -7,7 +7,7 @@ import (
 )
 
 // A match passes at once if it lies so far above the threshold, and else when
-// it was made of so many frames. Measured in docs/performance.md.
+// it was made of so many frames; measured in docs/decisions, page 14.
 const (
 	sureMargin    = 0.10
 	settledFrames = 3

@@ -50,6 +50,9 @@ func NewCamera() *Camera {
 // Show puts a person before the camera.
 func (c *Camera) Show(p Person, v Variation) { c.see(p.Frame(v)) }
 
+// ShowPicture puts anything before the camera: 640x480.
+func (c *Camera) ShowPicture(m image.Image) { c.see(m) }
+
 // Empty lets everybody leave.
 func (c *Camera) Empty() { c.see((*Person)(nil).Frame(Variation{})) }
 

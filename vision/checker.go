@@ -230,7 +230,7 @@ func (v *verification) frame(a Answer) {
 func (v *verification) end() {
 	v.probe.wipe()
 	clear(v.best)
-	clear(v.template.Embedding)
+	v.template.Wipe()
 	close(v.looks)
 }
 

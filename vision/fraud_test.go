@@ -1,7 +1,6 @@
 package vision_test
 
 import (
-	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -169,19 +168,32 @@ func TestAThresholdIsTheCalibrationsOfThisEmbedder(t *testing.T) {
 	}
 }
 
-// TestNothingIsOpenedOutsideASession counts what the key store opens.
-func TestNothingIsOpenedOutsideASession(t *testing.T) {
+// TestFramesAreLookedAtOnlyForAnEnrolledTrainee reads what the worker is told:
+// the camera opens with every card, and looks at nobody whom the roster does
+// not name or who never gave their face.
+func TestFramesAreLookedAtOnlyForAnEnrolledTrainee(t *testing.T) {
+	h := newHall(t, nil)
+	h.show(h.people[0].checkIn, 1)
+	h.tap(name(0))
+	assert.Contains(t, h.orders(), "look", "the control: an enrolled trainee")
+	for _, card := range []attendance.TraineeID{"stranger", unenrolled, name(0)} { // the last is here already
+		h.tap(card)
+		assert.NotContains(t, h.orders(), "look", "%s", card)
+	}
+}
+
+// TestNothingIsLookedAtOutsideASession, nor opened, as wipe_test.go shows.
+func TestNothingIsLookedAtOutsideASession(t *testing.T) {
 	h := newHall(t, nil)
 	h.now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC) // between two sessions
 	h.show(h.people[0].checkIn, 1)
 	assert.Equal(t, attendance.NoSession, h.tap(name(0)).Decision)
+	assert.NotContains(t, h.orders(), "look")
 	enrolment, ok := h.book.Enrolment(name(0))
 	require.True(t, ok)
 	for range h.checker.Verify(t.Context(), name(0), enrolment) {
 		assert.Fail(t, "a look outside a session")
 	}
 	assert.Contains(t, h.log.String(), "not in a session that is open")
-	body, err := json.Marshal(h.log.String())
-	require.NoError(t, err)
-	assert.NotContains(t, string(body), string(name(0)))
+	assert.NotContains(t, h.log.String(), string(name(0)))
 }

@@ -5,7 +5,7 @@ package vision
 //
 // The mean was chosen over the best frame by measurement: the best of five
 // doubles the false matches at a threshold, the mean of three to five leaves
-// them nearly as they are (docs/performance.md).
+// them nearly as they are (docs/decisions, page 14).
 type probe struct {
 	frames []Embedding // unit length, oldest first
 }

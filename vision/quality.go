@@ -8,8 +8,8 @@ import (
 )
 
 // Quality says from which measurement on the person before the camera is asked
-// to change something. A limit of 0 means its default; docs/faces.md says on
-// which pictures the defaults were set.
+// to change something. A limit of 0 means its default; page 14
+// of docs/decisions says on which pictures the defaults were set.
 type Quality struct {
 	// LeastWidth is the width of a face in pixels under which its owner is asked
 	// closer, 48 to 400. Default 80. Under 48 pixels a face is not compared at all.
@@ -24,16 +24,16 @@ type Quality struct {
 	// white, above which it is too bright, 0 to 1. Default 0.3.
 	MostOver float64 `toml:"most_over"`
 	// MostBacklight is how much lighter than the face (mean luma, 0 to 255) its
-	// surroundings may be. Default 85.
+	// surroundings may be. Default 110.
 	MostBacklight float64 `toml:"most_backlight"`
-	// MostTurn is how many degrees a face may be turned to a side, up, down or
-	// over, 5 to 90. Default 60: what five points say of a turn is rough.
+	// MostTurn is how many degrees a face may be turned to a side, up or down, 5
+	// to 90. Default 40; what five points say of a turn is rough.
 	MostTurn float64 `toml:"most_turn"`
 	// LeastSharpness is the variance of the Laplacian over the variance of the
-	// luma under which a face is blurred. Default 0.02.
+	// luma under which a face is blurred. Default 0.04.
 	LeastSharpness float64 `toml:"least_sharpness"`
 	// LeastEyesOpen is how sure the net for eyes must be that they are open, 0 to
-	// 1. Default 0.3. Of no effect with a model set without that net.
+	// 1. Default 0.2. Of no effect with a model set without that net.
 	LeastEyesOpen float64 `toml:"least_eyes_open"`
 	// MostCovered is the share of mouth and chin that may have another colour
 	// than the rest of the face, 0 to 1. Default 0.9: beards and shadows reach 0.8.
@@ -47,10 +47,10 @@ func (q *Quality) limits() []limit {
 		{"most_width", &q.MostWidth, 0.6, 0.1, 1},
 		{"least_luminance", &q.LeastLuminance, 45, 1, 255},
 		{"most_over", &q.MostOver, 0.3, 0.01, 1},
-		{"most_backlight", &q.MostBacklight, 85, 1, 255},
-		{"most_turn", &q.MostTurn, 60, 5, 90},
-		{"least_sharpness", &q.LeastSharpness, 0.02, 1e-6, 100},
-		{"least_eyes_open", &q.LeastEyesOpen, 0.3, 0.01, 1},
+		{"most_backlight", &q.MostBacklight, 110, 1, 255},
+		{"most_turn", &q.MostTurn, 40, 5, 90},
+		{"least_sharpness", &q.LeastSharpness, 0.04, 1e-6, 100},
+		{"least_eyes_open", &q.LeastEyesOpen, 0.2, 0.01, 1},
 		{"most_covered", &q.MostCovered, 0.9, 0.01, 1},
 	}
 }
@@ -75,10 +75,13 @@ func (q Quality) complete() (Quality, error) {
 	return q, nil
 }
 
-// firmness is by what share of its limit a measurement must be better before
-// its advice is withdrawn, so that the screen does not change its mind with
-// every frame.
-const firmness = 0.1
+// A measurement that trembles must not change the screen's mind with every
+// frame: each is smoothed over some frames, and must be better than its limit
+// by a share of firmness before its advice is withdrawn.
+const (
+	firmness  = 0.1
+	freshness = 0.3 // weight of the newest frame
+)
 
 // gate turns measurements into one advice at a time. One that was given stands
 // until it is followed, whatever else there is to say. The zero value has given
@@ -86,6 +89,7 @@ const firmness = 0.1
 type gate struct {
 	quality Quality
 	given   attendance.Advice
+	smooth  map[attendance.Advice]float64
 }
 
 // finding is how far a measurement lies beyond its limit, as a share of the
@@ -98,6 +102,7 @@ type finding struct {
 // advise judges a face in a picture of so many pixels' width; 0 if not known.
 func (g *gate) advise(f Face, width int) attendance.Advice {
 	found := g.quality.findings(f, width)
+	g.settle(found)
 	for _, x := range found {
 		if x.advice == g.given && x.beyond > -firmness {
 			return g.given
@@ -113,6 +118,20 @@ func (g *gate) advise(f Face, width int) attendance.Advice {
 	return g.given
 }
 
+// settle smooths what was found. The first frame counts as it is.
+func (g *gate) settle(found []finding) {
+	if g.smooth == nil {
+		g.smooth = map[attendance.Advice]float64{}
+	}
+	for i, x := range found {
+		now := min(1, max(-1, x.beyond)) // so that one wild frame weighs no more than any
+		if before, ok := g.smooth[x.advice]; ok {
+			now = before + freshness*(now-before)
+		}
+		g.smooth[x.advice], found[i].beyond = now, now
+	}
+}
+
 // findings lists what was measured, the first thing to change first: light
 // before what only good light can show.
 func (q Quality) findings(f Face, width int) []finding {
@@ -124,14 +143,14 @@ func (q Quality) findings(f Face, width int) []finding {
 	if m == nil {
 		return out
 	}
-	turn := max(math.Abs(m.Yaw), math.Abs(m.Pitch), math.Abs(m.Roll))
+	turn := max(math.Abs(m.Yaw), math.Abs(m.Pitch)) // one tilted over is set upright before it is compared
 	out = append(out,
 		finding{attendance.AdviceBacklight, over(m.Backlight, q.MostBacklight)},
 		finding{attendance.AdviceBrighter, under(m.Luminance, q.LeastLuminance)},
 		finding{attendance.AdviceDarker, over(m.Over, q.MostOver)},
 		finding{attendance.AdviceTurnTo, over(turn, q.MostTurn)},
 		finding{attendance.AdviceStill, under(m.Sharpness, q.LeastSharpness)})
-	if m.EyesOpen >= 0 {
+	if m.EyesOpen >= 0 && math.Abs(m.Roll) <= mostRollOfEyes {
 		out = append(out, finding{attendance.AdviceEyes, under(m.EyesOpen, q.LeastEyesOpen)})
 	}
 	if m.Covered >= 0 {
@@ -139,6 +158,11 @@ func (q Quality) findings(f Face, width int) []finding {
 	}
 	return out
 }
+
+// mostRollOfEyes is how far over a face may be tilted, in degrees, for its eyes
+// to be judged: of open eyes that are tilted more the net says that they are
+// closed.
+const mostRollOfEyes = 10
 
 func under(value, limit float64) float64 { return (limit - value) / limit }
 func over(value, limit float64) float64  { return (value - limit) / limit }

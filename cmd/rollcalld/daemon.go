@@ -34,6 +34,7 @@ func (d *daemon) parts() []part {
 	return append(parts, []part{
 		{"terminal", d.terminal.Run},
 		{"class packages", d.answerPackages},
+		{"camera faults", d.cameraFaults.run},
 		{"erasures", d.finishErasures},
 		{"commands", d.commands.answerLast},
 		{"book", d.keepBook},

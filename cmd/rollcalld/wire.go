@@ -83,6 +83,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 		Now:    d.clock.Now,
 		Log:    log,
 	}))
+	d.cameraFaults.append = d.terminal.Append
 	return d, nil
 }
 
@@ -151,15 +152,6 @@ func (d *daemon) reseal() {
 	d.log.Info("templates of an earlier build taken over", "templates", n)
 }
 
-func (d *daemon) openCamera() (err error) {
-	cfg := d.cfg.Vision
-	cfg.Report = func(state device.PartState, s device.Sentence) { d.health.Set(device.PartCamera, state, s) }
-	cfg.Preview = d.panel.Preview
-	cfg.Now, cfg.Log = d.clock.Now, d.log
-	d.faces, err = vision.New(cfg, d.gallery)
-	return err
-}
-
 // openReaders makes the drivers of all readers. They report to one place.
 func (d *daemon) openReaders() (err error) {
 	report := newReaderHealth(d.health).report
@@ -222,12 +214,15 @@ type daemon struct {
 	commands  *commands
 	panel     *panel.Panel
 	faces     *vision.Checker
-	readers   *pcsc.Driver
-	serial    []*serial.Driver
-	uplink    *mqtt.Uplink
-	door      net.Listener
-	taps      chan attendance.Tap
-	terminal  *attendance.Terminal
+
+	cameraFaults *cameraFaults
+
+	readers  *pcsc.Driver
+	serial   []*serial.Driver
+	uplink   *mqtt.Uplink
+	door     net.Listener
+	taps     chan attendance.Tap
+	terminal *attendance.Terminal
 
 	unanswered []attendance.ClassID   // packages that a kill left without their record
 	unerased   []attendance.Withdrawn // withdrawals that a kill left without their erase record
