@@ -116,13 +116,16 @@ func (s *storing) auditFaces(ctx context.Context, group []*intake) error {
 				live[e.trainee] = e
 			}
 		}
-		for _, e := range in.fresh {
+		for i, e := range in.batch.Entries {
+			if e.Seq <= in.mark.seq {
+				continue
+			}
 			if said, ok := enrolmentOf(e); ok {
 				live[said.trainee] = said
 				continue
 			}
-			face := claim(e)
-			if face == nil || face.founded(live) {
+			face := in.bodies[i].face
+			if face == nil || in.bodies[i].founded(live) {
 				continue
 			}
 			detail := fmt.Sprintf("it relies on enrolment %d, which is not the live enrolment of this trainee in this ledger", face.Enrol)
@@ -134,26 +137,14 @@ func (s *storing) auditFaces(ctx context.Context, group []*intake) error {
 	return nil
 }
 
-// claimed is a check-in that claims a face match.
-type claimed struct {
-	*attendance.FaceEvidence
-	trainee attendance.TraineeID
-}
-
-func claim(e chain.Entry) *claimed {
-	if e.Type != string(attendance.TypeCheckin) {
-		return nil
+// founded reports whether the match that a body claims names the trainee's
+// live enrolment.
+func (b body) founded(live map[attendance.TraineeID]enrolment) bool {
+	if b.trainee == nil {
+		return false
 	}
-	body, err := attendance.ReadBody[attendance.CheckinBody](e.Body)
-	if err != nil || body.Face == nil || body.Face.Level == attendance.FaceNone {
-		return nil
-	}
-	return &claimed{body.Face, body.Trainee}
-}
-
-func (c *claimed) founded(live map[attendance.TraineeID]enrolment) bool {
-	e, ok := live[c.trainee]
-	return ok && e.model != "" && e.seq == chain.Seq(c.Enrol) && e.model == c.Model
+	e, ok := live[attendance.TraineeID(*b.trainee)]
+	return ok && e.model != "" && e.seq == chain.Seq(b.face.Enrol) && e.model == b.face.Model
 }
 
 // enrolmentOf reads a record that changes whose template counts.
@@ -173,9 +164,9 @@ func enrolmentOf(e chain.Entry) (enrolment, bool) {
 func (s *storing) enrolments(ctx context.Context, group []*intake) (map[chain.LogID][]enrolment, error) {
 	var trainees []string
 	for _, in := range group {
-		for _, e := range in.fresh {
-			if c := claim(e); c != nil {
-				trainees = append(trainees, string(c.trainee))
+		for _, b := range in.bodies {
+			if b.face != nil && b.trainee != nil {
+				trainees = append(trainees, *b.trainee)
 			}
 		}
 	}

@@ -67,6 +67,7 @@ type intake struct {
 	payload  []byte
 	batch    chain.Batch
 	bad      *alarm // why it is not the terminal's own word
+	bodies   []body // of batch.Entries
 
 	turn   chan bool // true: yours is the next group; false: it is done
 	failed error     // the store did not take it
@@ -78,8 +79,9 @@ type outcome struct {
 	receipt []byte
 	refused error // wraps ErrRefused
 	alarms  []alarm
-	mark    watermark // as it was before
-	fresh   []chain.Entry
+	mark    watermark     // as it was before
+	fresh   []chain.Entry // what it brought
+	gapIn   chain.LogID   // a log of which the batch says that records are lost
 }
 
 // watermark is up to where a log is stored. The zero watermark stands before
@@ -107,6 +109,10 @@ func (c *Centre) look(ctx context.Context, in *intake) error {
 		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), detail: "its record numbers are beyond all counting"}
 	} else if why := c.forged(known, in.batch); why != nil {
 		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()}
+	} else {
+		for _, e := range in.batch.Entries {
+			in.bodies = append(in.bodies, readBody(e))
+		}
 	}
 	return nil
 }
@@ -133,40 +139,47 @@ func (c *Centre) ledgerKey(known terminal) (crypto.PublicKey, error) {
 	return c.keys.trust().LedgerKey(cert, known.ID)
 }
 
-// summary is what reports ask of a record. Empty columns are NULL.
-type summary struct {
+// body is what the centre reads in a record's body: what reports ask for, nil
+// where there is none, and what is audited.
+type body struct {
 	trainee, class, session, decision, reason *string
+
+	unread error                    // it does not fit its type
+	face   *attendance.FaceEvidence // a match that is claimed for trainee
 }
 
-// summarise takes the columns for reports out of a body. It returns an error
-// for a body that does not fit its type; of types that are not known it takes
-// what goes by the same names.
-func summarise(e chain.Entry) (s summary, err error) {
+// readBody reads a body. Of types that are not known it takes what goes by the
+// same names.
+func readBody(e chain.Entry) (s body) {
+	var err error
 	switch attendance.RecordType(e.Type) {
 	case attendance.TypeCheckin:
 		var b attendance.CheckinBody
 		b, err = attendance.ReadBody[attendance.CheckinBody](e.Body)
-		s = summary{text(b.Trainee), text(b.Class), text(b.Session), text(b.Decision), text(b.Reason)}
+		s = body{trainee: text(b.Trainee), class: text(b.Class), session: text(b.Session), decision: text(b.Decision), reason: text(b.Reason)}
+		if b.Face != nil && b.Face.Level != attendance.FaceNone {
+			s.face = b.Face
+		}
 	case attendance.TypeEnrol:
 		var b attendance.EnrolBody
 		b, err = attendance.ReadBody[attendance.EnrolBody](e.Body)
-		s = summary{trainee: text(b.Trainee)}
+		s = body{trainee: text(b.Trainee)}
 	case attendance.TypeConsent:
 		var b attendance.ConsentBody
 		b, err = attendance.ReadBody[attendance.ConsentBody](e.Body)
-		s = summary{trainee: text(b.Trainee)}
+		s = body{trainee: text(b.Trainee)}
 	case attendance.TypeWithdraw:
 		var b attendance.WithdrawBody
 		b, err = attendance.ReadBody[attendance.WithdrawBody](e.Body)
-		s = summary{trainee: text(b.Trainee), reason: text(b.Reason)}
+		s = body{trainee: text(b.Trainee), reason: text(b.Reason)}
 	case attendance.TypeErase:
 		var b attendance.EraseBody
 		b, err = attendance.ReadBody[attendance.EraseBody](e.Body)
-		s = summary{trainee: text(b.Trainee)}
+		s = body{trainee: text(b.Trainee)}
 	case attendance.TypeFault:
 		var b attendance.FaultBody
 		b, err = attendance.ReadBody[attendance.FaultBody](e.Body)
-		s = summary{reason: text(b.Code)}
+		s = body{reason: text(b.Code)}
 	case attendance.TypeUnknown:
 		_, err = attendance.ReadBody[attendance.UnknownBody](e.Body)
 	case attendance.TypePending:
@@ -176,27 +189,28 @@ func summarise(e chain.Entry) (s summary, err error) {
 	case attendance.TypeCorrection:
 		var b attendance.CorrectionBody
 		b, err = attendance.ReadBody[attendance.CorrectionBody](e.Body)
-		s = summary{decision: text(b.Decision), reason: text(fmt.Sprintf("record %d of %s, by %s: %s", b.Seq, b.Log, b.Operator, b.Reason))}
+		s = body{decision: text(b.Decision), reason: text(fmt.Sprintf("record %d of %s, by %s: %s", b.Seq, b.Log, b.Operator, b.Reason))}
 	case attendance.TypeAdmin:
 		var b attendance.AdminBody
 		b, err = attendance.ReadBody[attendance.AdminBody](e.Body)
-		s = summary{decision: text(b.Result), reason: text(b.Reason)}
+		s = body{decision: text(b.Result), reason: text(b.Reason)}
 	case attendance.TypePackage:
 		var b attendance.PackageBody
 		b, err = attendance.ReadBody[attendance.PackageBody](e.Body)
-		s = summary{class: text(b.Class)}
+		s = body{class: text(b.Class)}
 	default:
 		var b struct{ Trainee, Class, Session string }
 		if json.Unmarshal(e.Body, &b) == nil {
-			s = summary{trainee: text(b.Trainee), class: text(b.Class), session: text(b.Session)}
+			s = body{trainee: text(b.Trainee), class: text(b.Class), session: text(b.Session)}
 		}
 	}
 	for _, column := range []*string{s.trainee, s.class, s.session, s.decision, s.reason} {
 		if column != nil && !storable(*column) {
-			return summary{}, errors.New("a NUL in a text")
+			return body{unread: errors.New("a NUL in a text")}
 		}
 	}
-	return s, err
+	s.unread = err
+	return s
 }
 
 func text[S ~string](s S) *string {

@@ -21,7 +21,7 @@ import (
 const (
 	readPage     = 1000             // most records, alarms or logs in one answer
 	readPageHere = 200              // and as many if nothing is said
-	readBody     = 64 << 10         // bytes; no request has a body
+	readBodyMost = 64 << 10         // bytes; no request has a body
 	readHeader   = 16 << 10         // bytes
 	readAtOnce   = 64               // requests
 	readTime     = 30 * time.Second // for a page to go out
@@ -112,7 +112,7 @@ func (r *Reading) handler() http.Handler {
 	doors = r.bounded(doors)
 	doors = http.NewCrossOriginProtection().Handler(doors)
 	doors = r.named(doors)
-	return http.MaxBytesHandler(doors, readBody)
+	return http.MaxBytesHandler(doors, readBodyMost)
 }
 
 // named refuses requests for another host: a page in a browser on this machine

@@ -11,6 +11,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +237,15 @@ func TestReadingBundleIsVerifiedWithoutTheCentre(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, epochs, 1)
 		assert.Contains(t, epochs[0].String(), "verified 1-6; sealed to 6 at")
+
+		dir := t.TempDir()
+		admission, err := json.Marshal(b.admission)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "admission.json"), admission, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "bundle.ndjson"), []byte(text), 0o600))
+		said, err := exec.Command("python3", "../docs/verify.py", "-trust", filepath.Join(dir, "admission.json"), filepath.Join(dir, "bundle.ndjson")).CombinedOutput()
+		assert.NoError(t, err)
+		assert.Contains(t, string(said), "verified 1-6; sealed to 6 at", "the other verifier agrees")
 
 		_, err = verifyExport(trust, bytes.Replace([]byte(text), []byte(`"p-1"`), []byte(`"p-2"`), 1))
 		assert.Error(t, err, "the control: a changed bundle is found")

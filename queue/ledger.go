@@ -119,14 +119,15 @@ type Ledger struct {
 
 	bad int // damaged files; set by Open
 
-	mu       sync.Mutex // guards the rest
-	tail     tail
-	lasts    map[chain.LogID]chain.Seq // of epochs that ended
-	receipts map[chain.LogID]chain.Receipt
-	again    map[chain.LogID]chain.Seq // records after this one go up again, whatever was receipted
-	full     bool                      // the disk
-	changed  chan struct{}             // closed and replaced at each change
-	failure  error                     // why nothing is acknowledged any more
+	mu        sync.Mutex // guards the rest
+	tail      tail
+	lasts     map[chain.LogID]chain.Seq // of epochs that ended
+	receipts  map[chain.LogID]chain.Receipt
+	again     map[chain.LogID]chain.Seq // records after this one go up again, whatever was receipted
+	announced announcement
+	full      bool          // the disk
+	changed   chan struct{} // closed and replaced at each change
+	failure   error         // why nothing is acknowledged any more
 }
 
 // request is one Append on its way to the committer.
@@ -442,10 +443,15 @@ func (g *group) stored(i int) attendance.Stored {
 // after a record of the log that [Ledger.Marks] names, ending at one that a
 // head covers, and the last of them. It is nil when there are none. Limits
 // under one commit are exceeded, those of chain.MaxBatchRecords and
-// chain.MaxBatchBytes never.
+// chain.MaxBatchBytes never. Where the records after it are lost, it gives in
+// turn the batch with the gap record that names them, and what stands behind.
 func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error) {
 	log, _, _ := l.Marks()
-	r, err := l.run(log, after, maxRecords, maxBytes)
+	from := after
+	if gap, first := l.announce(log, after); first {
+		log, from = gap.Log, gap.Seq-1
+	}
+	r, err := l.run(log, from, maxRecords, maxBytes)
 	if err != nil || len(r.lines) == 0 {
 		return nil, after, err
 	}

@@ -550,7 +550,7 @@ func (l *Ledger) tellGaps() error {
 			if err := l.appendNow(attendance.NewRecord(attendance.TypeGap, body)); err != nil {
 				return fmt.Errorf("naming lost records: %w", err)
 			}
-			gap.Told = true
+			gap.Told, gap.By = true, &told{Log: current, Seq: l.tail.seq}
 		}
 	}
 	// Rotation may have added a file meanwhile.

@@ -57,6 +57,7 @@ type Gap struct {
 	To     chain.Seq `json:"to"`
 	Reason string    `json:"reason"`
 	Told   bool      `json:"told,omitempty"` // a record names it
+	By     *told     `json:"by,omitempty"`   // that record; unknown in states of the first builds
 }
 
 // current is the epoch that records are added to.

@@ -26,32 +26,26 @@ import (
 
 const usage = `rollcall-centre takes in attendance records and sends class packages.
 
-  rollcall-centre init    -config FILE                       make the centre's keys, once
-  rollcall-centre admit   -config FILE [-out FILE] REQUEST   admit a terminal; REQUEST is the file it wrote
-  rollcall-centre revoke  -config FILE -reason TEXT [-who NAME] TERMINAL
-                                                             shut a terminal out, for good
-  rollcall-centre package -config FILE -terminal ID CLASS    publish a class (CLASS is JSON)
-  rollcall-centre package -config FILE -terminal ID -plan PLAN ROSTER
-                                                             the same with the roster as CSV
-  rollcall-centre serve   -config FILE [-debug]              take in records until told to stop
-  rollcall-centre records -config FILE [-terminal ID] [-all] [-json]
-                                                             list what is stored
-  rollcall-centre alarms  -config FILE [-all]                list the alarms that nobody has closed
-  rollcall-centre alarms close ID -config FILE -reason TEXT [-who NAME]
-                                                             say why one is settled; it is kept for good
-  rollcall-centre reader  -config FILE [-add NAME | -remove NAME]
-                                                             who may read over the network; -add prints a token, once
-  rollcall-centre code    -config FILE -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
-                                                             print a class code, which stands in for a card once
-  rollcall-centre command -config FILE [-terminal ID] [-json]
-                                                             list commands and what became of them
-  rollcall-centre command -config FILE -terminal ID [-life 168h] KIND ...
-                                                             order a terminal to: resend LOG SEQ (the records after it),
-                                                             erase TRAINEE centre|consent, rotate_key,
-                                                             correct LOG SEQ DECISION OPERATOR REASON (DECISION: on_time,
-                                                             late, unconfirmed, no_session, or void: it does not count)
+  rollcall-centre init                                  make the centre's keys, once
+  rollcall-centre admit [-out FILE] REQUEST             admit a terminal; REQUEST is the file it wrote
+  rollcall-centre revoke -reason TEXT [-who NAME] ID    shut a terminal out, for good
+  rollcall-centre package -terminal ID CLASS            publish a class (CLASS is JSON)
+  rollcall-centre package -terminal ID -plan PLAN ROSTER    the same with the roster as CSV
+  rollcall-centre serve [-debug]                        take in records until told to stop
+  rollcall-centre records [-terminal ID] [-all] [-json]     list what is stored
+  rollcall-centre alarms [-all]                         list the alarms that nobody has closed
+  rollcall-centre alarms close ID -reason TEXT [-who NAME]  say why one is settled; it is kept for good
+  rollcall-centre reader [-add NAME | -remove NAME]     who may read over the network; -add prints a token, once
+  rollcall-centre code -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
+                                                        print a class code, which stands in for a card once
+  rollcall-centre command [-terminal ID] [-json]        list commands and what became of them
+  rollcall-centre command -terminal ID [-life 168h] KIND ...
+                         order a terminal to: resend LOG SEQ (the records after it), erase TRAINEE centre|consent,
+                         rotate_key, correct LOG SEQ DECISION OPERATOR REASON (DECISION: on_time, late,
+                         unconfirmed, no_session, or void: it does not count)
 
-FILE is a TOML file, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN and ROSTER.
+All take -config FILE, which is TOML, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN
+and ROSTER, docs/centre.md databases, alarms and reading.
 `
 
 func main() {

@@ -27,6 +27,7 @@ import (
 
 	"rollcall/attendance"
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/device"
 	"rollcall/queue"
 	"rollcall/queue/chain"
@@ -119,7 +120,13 @@ type server struct {
 
 func (s *site) serve() *server {
 	s.t.Helper()
-	cmd := program(s.t, "serve", "-config", s.path("centre.toml"))
+	return s.serveAt("centre.toml", s.address)
+}
+
+// serveAt serves by one of several configurations.
+func (s *site) serveAt(config, address string) *server {
+	s.t.Helper()
+	cmd := program(s.t, "serve", "-config", s.path(config))
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(s.t, err)
 	require.NoError(s.t, cmd.Start())
@@ -127,7 +134,7 @@ func (s *site) serve() *server {
 	s.t.Cleanup(v.kill)
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(s.t, err)
-	require.Equal(s.t, "ready: listening on "+s.address+"\n", line)
+	require.Equal(s.t, "ready: listening on "+address+"\n", line)
 	return v
 }
 
@@ -189,22 +196,37 @@ func rows(t *testing.T, db *sql.DB) int {
 	return n
 }
 
-// equal compares what the centre lists with the ledger.
-func (s *site) equal(ledger *queue.Ledger) {
+// equal compares what the centre lists with the ledgers.
+func (s *site) equal(ledgers ...*queue.Ledger) {
 	s.t.Helper()
 	var listed []centre.Row
 	require.NoError(s.t, json.Unmarshal([]byte(s.must("records", "-all", "-json")), &listed))
 	var want []string
-	require.NoError(s.t, ledger.Each(func(e chain.Entry) error {
-		line, err := e.Line()
-		want = append(want, fmt.Sprint(e.Seq, " ", chain.HashLine(line)))
-		return err
-	}))
+	for _, ledger := range ledgers {
+		require.NoError(s.t, ledger.Each(func(e chain.Entry) error {
+			line, err := e.Line()
+			want = append(want, fmt.Sprint(e.Log, " ", e.Seq, " ", chain.HashLine(line)))
+			return err
+		}))
+	}
 	var got []string
 	for _, r := range listed {
-		got = append(got, fmt.Sprint(r.Seq, " ", r.Hash))
+		got = append(got, fmt.Sprint(r.Log, " ", r.Seq, " ", r.Hash))
 	}
 	assert.Equal(s.t, want, got)
+}
+
+// send runs a real uplink to one of several addresses.
+func (s *site) send(keys *device.Keys, admission chain.Admission, ledger *queue.Ledger, addresses ...string) {
+	s.t.Helper()
+	link, err := uplink.New(uplink.Config{
+		Addresses: addresses, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
+		Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(), Software: "test", Now: time.Now,
+		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
+		Up: func() time.Duration { return time.Hour }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
+	}, ledger, slog.New(slog.DiscardHandler))
+	require.NoError(s.t, err)
+	s.run(link.Run, func() error { return nil })
 }
 
 // The server is killed again and again while a real terminal uploads.
@@ -213,14 +235,7 @@ func TestKilledWhileItStores(t *testing.T) {
 	s.must("init")
 	keys, admission := s.admit("t-1")
 	ledger := s.ledger(keys, admission)
-	link, err := uplink.New(uplink.Config{
-		Addresses: []string{s.address}, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
-		Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(), Software: "test", Now: time.Now,
-		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
-		Up: func() time.Duration { return time.Hour }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
-	}, ledger, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	s.run(link.Run, func() error { return nil })
+	s.send(keys, admission, ledger, s.address)
 
 	for range 6 {
 		server := s.serve()
@@ -236,6 +251,46 @@ func TestKilledWhileItStores(t *testing.T) {
 		return status.Receipted == status.Last
 	}, patience, 10*time.Millisecond)
 	s.equal(ledger)
+}
+
+// Two processes share nothing but a PostgreSQL database and the keys. Terminals
+// know both; one of the two is killed again and again, wherever it stands.
+func TestKilledOneOfTwoOnOneDatabase(t *testing.T) {
+	s := newSite(t)
+	db := centretest.Postgres(t)
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, other.Close())
+	addresses := []string{s.address, other.Addr().String()}
+	configs := []string{"centre.toml", "centre-2.toml"}
+	for i, name := range configs {
+		s.write(name, fmt.Sprintf("tenant = \"test\"\ndir = %q\nlisten = %q\ndatabase = %q\ndatabase_password = %q\n",
+			s.path("centre"), addresses[i], db.Address, db.PasswordFile))
+	}
+	s.must("init")
+	behind := db.Open(t)
+	var ledgers []*queue.Ledger
+	for i := range 4 {
+		keys, admission := s.admit(chain.TerminalID(fmt.Sprint("t-", i+1)))
+		ledger := s.ledger(keys, admission)
+		s.send(keys, admission, ledger, addresses[i%2], addresses[1-i%2])
+		ledgers = append(ledgers, ledger)
+	}
+	servers := []*server{s.serveAt(configs[0], addresses[0]), s.serveAt(configs[1], addresses[1])}
+	for round := range 6 {
+		before := rows(t, behind)
+		for _, ledger := range ledgers {
+			appendCheckins(t, ledger, 10+rand.IntN(40))
+		}
+		require.Eventually(t, func() bool { return rows(t, behind) > before }, patience, 10*time.Millisecond)
+		servers[round%2].kill()
+		servers[round%2] = s.serveAt(configs[round%2], addresses[round%2])
+	}
+	for _, ledger := range ledgers {
+		require.Eventually(t, func() bool { status := ledger.Status(); return status.Receipted == status.Last }, patience, 10*time.Millisecond)
+	}
+	s.equal(ledgers...)
+	assert.Equal(t, "ID  RAISED  KIND  TERMINAL  LOG  SEQ  DETAIL  CLOSED  BY  REASON\n", s.must("alarms"), "nothing of it looks like an attack")
 }
 
 // terminal is an MQTT client in the role of the terminal, which sends what a

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"testing"
+
+	"rollcall/centre/centretest"
 )
 
 // TestMain lets the test binary be the program, so that tests can kill it.
@@ -11,5 +13,5 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(centretest.Main(m))
 }
