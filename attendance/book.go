@@ -15,6 +15,7 @@ type Book struct {
 	packages   map[ClassID]string      // SHA-256 of the last accepted, lower-case hex
 	codes      map[string]uint64       // seq of the first record that carries a class code's nonce
 	pending    map[string]uint64       // seq of the first pending record of a hash
+	sessions   map[sessionKey]met      // that were opened
 	command    uint64                  // highest serial of a command that was answered
 	used       map[TraineeID]uint64    // seq of the enrol record that the last match relied on
 }
@@ -42,6 +43,7 @@ func NewBook() *Book {
 		packages:   map[ClassID]string{},
 		codes:      map[string]uint64{},
 		pending:    map[string]uint64{},
+		sessions:   map[sessionKey]met{},
 		used:       map[TraineeID]uint64{},
 	}
 }
@@ -68,6 +70,8 @@ func (b *Book) Observe(seq uint64, typ RecordType, raw []byte) error {
 			return err
 		}
 		b.packages[p.Class] = p.SHA256
+	case TypeSession:
+		return b.observeSession(seq, raw)
 	case TypeAdmin:
 		a, err := ReadBody[AdminBody](raw)
 		if err != nil {

@@ -19,6 +19,7 @@ type memory struct {
 	Pending    map[string]uint64
 	Used       map[TraineeID]uint64
 	Command    uint64
+	Sessions   map[sessionKey]met
 }
 
 // Forget drops check-ins and codes of records before one, but for check-ins to
@@ -35,6 +36,7 @@ func (b *Book) Forget(live func(SessionID) bool, before uint64) {
 	})
 	maps.DeleteFunc(b.counts, func(_ SessionID, n int) bool { return n == 0 })
 	old := func(_ string, seq uint64) bool { return seq < before }
+	maps.DeleteFunc(b.sessions, func(k sessionKey, m met) bool { return m.Seq < before && !live(k.Session) })
 	maps.DeleteFunc(b.codes, old)
 	maps.DeleteFunc(b.pending, old)
 }
@@ -43,7 +45,7 @@ func (b *Book) Forget(live func(SessionID) bool, before uint64) {
 func (b *Book) Memory() ([]byte, error) {
 	var text bytes.Buffer
 	err := gob.NewEncoder(&text).Encode(memory{
-		b.checkins, b.enrolments, b.consents, b.ended, b.withdrawn, b.packages, b.codes, b.pending, b.used, b.command,
+		b.checkins, b.enrolments, b.consents, b.ended, b.withdrawn, b.packages, b.codes, b.pending, b.used, b.command, b.sessions,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the book down: %w", err)
@@ -68,6 +70,7 @@ func RecallBook(text []byte) (*Book, error) {
 	maps.Copy(b.codes, m.Codes)
 	maps.Copy(b.pending, m.Pending)
 	maps.Copy(b.used, m.Used)
+	maps.Copy(b.sessions, m.Sessions)
 	b.command = m.Command
 	for k := range b.checkins {
 		b.counts[k.Session]++

@@ -25,6 +25,7 @@ func fullBook(t *testing.T) *Book {
 	see(NewRecord(TypePackage, PackageBody{Class: "c-1", SHA256: "5f"}))
 	see(NewRecord(TypePending, PendingBody{Hash: "aa"}))
 	see(NewRecord(TypeAdmin, AdminBody{Serial: 9}))
+	see(NewRecord(TypeSession, SessionBody{Class: "c-1", Session: "s-1", Event: SessionOpened}))
 	for n := range 4 {
 		see(NewRecord(TypeCheckin, CheckinBody{
 			Trainee: TraineeID(fmt.Sprint("p-", n)), Session: SessionID(fmt.Sprint("s-", n%2)), Decision: OnTime, Code: fmt.Sprint("nonce-", n),

@@ -232,6 +232,7 @@ func (t *Terminal) tick(ctx context.Context) {
 		t.act(ctx, t.visit.Tick(t.Now()))
 		return
 	}
+	t.keepTimetable(ctx)
 	t.seat()
 	if t.loan == nil {
 		t.Panel.Show(t.Roster().Idle(t.Now()))

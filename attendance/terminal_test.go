@@ -66,10 +66,14 @@ func playTerminal(t *testing.T, d *diary, story func(taps chan<- Tap, terminal *
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		taps := make(chan Tap, 8)
+		book := testBook(t)
+		for _, r := range testRoster(t).Due(book, at("09:01:00")) { // the session was opened already
+			require.NoError(t, book.Observe(1, r.Type, r.Body))
+		}
 		terminal := NewTerminal(TerminalConfig{
 			Ledger: d, Faces: d, Panel: d, Taps: taps,
 			Roster: func() *Roster { return testRoster(t) },
-			Book:   testBook(t),
+			Book:   book,
 			Code:   testCode,
 			Now:    func() time.Time { return at("09:01:00").Add(time.Since(began)) },
 			Log:    slog.New(slog.DiscardHandler),

@@ -29,7 +29,11 @@ func admitted(t testing.TB) (file, state string) {
 	c, err := centre.Open(t.Context(), cfg, slog.New(slog.DiscardHandler), time.Now)
 	require.NoError(t, err)
 	defer c.Close()
+	return admittedBy(t, c, dir, "127.0.0.1:1")
+}
 
+// admittedBy makes a terminal of a centre that is reached at an address.
+func admittedBy(t testing.TB, c *centre.Centre, dir, address string) (file, state string) {
 	state = filepath.Join(dir, "terminal")
 	require.NoError(t, os.Mkdir(state, 0o700))
 	keys, err := device.CreateKeys(filepath.Join(state, "keys"))
@@ -48,10 +52,10 @@ func admitted(t testing.TB) (file, state string) {
 worker = "/nonexistent/rollcall-vision"
 worker_config = "/nonexistent/vision.toml"
 [uplink]
-addresses = ["127.0.0.1:1"]
+addresses = [%q]
 [panel]
 listen = "127.0.0.1:0"
-`, state), 0o600))
+`, state, address), 0o600))
 	return file, state
 }
 
