@@ -128,9 +128,6 @@ type capture struct {
 	took   vision.Times
 }
 
-// found reports whether there is a face to compare.
-func (c capture) found() bool { return c.Embedding != nil }
-
 // analysed is a set of pictures after the worker.
 type analysed struct {
 	captures []capture

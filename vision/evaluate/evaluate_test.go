@@ -323,7 +323,7 @@ func TestDrawPairs(t *testing.T) {
 }
 
 func TestGroups(t *testing.T) {
-	g, err := ReadGroups(strings.NewReader("prefix,group\nlfwa/,press\nlfwa/A,A\norl/,office\n"))
+	g, err := ReadGroups(strings.NewReader("\ufeffprefix,group\r\nlfwa/,press\nlfwa/A,A\norl/,office\n"))
 	require.NoError(t, err)
 	for picture, group := range map[string]string{"lfwa/B/1": "press", "lfwa/Ann/1": "A", "orl/s1/1": "office", "x/1": ""} {
 		assert.Equal(t, group, g.Of(picture))

@@ -23,8 +23,7 @@ var errGroups = errors.New("not a groups file")
 func ReadGroups(r io.Reader) (Groups, error) {
 	rows := csv.NewReader(r)
 	rows.FieldsPerRecord = 2
-	head, err := rows.Read()
-	if err != nil || !slices.Equal(head, []string{"prefix", "group"}) {
+	if !hasHead(rows, "prefix", "group") {
 		return Groups{}, fmt.Errorf("%w: its first line must be prefix,group", errGroups)
 	}
 	var g Groups

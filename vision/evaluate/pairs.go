@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Pair is one comparison of a protocol, as in LFW's view 2.
@@ -31,8 +32,7 @@ func ReadPairs(r io.Reader) ([]Pair, error) {
 	rows := csv.NewReader(r)
 	rows.FieldsPerRecord = 4
 	rows.ReuseRecord = true
-	head, err := rows.Read()
-	if err != nil || !slices.Equal(head, []string{"fold", "same", "a", "b"}) {
+	if !hasHead(rows, "fold", "same", "a", "b") {
 		return nil, fmt.Errorf("%w: its first line must be fold,same,a,b", errPairs)
 	}
 	var pairs []Pair
@@ -57,6 +57,17 @@ func ReadPairs(r io.Reader) ([]Pair, error) {
 		return nil, fmt.Errorf("%w: it has no pairs", errPairs)
 	}
 	return pairs, nil
+}
+
+// hasHead reports whether the first line has these names. Spreadsheets put a
+// byte order mark before it.
+func hasHead(rows *csv.Reader, names ...string) bool {
+	head, err := rows.Read()
+	if err != nil {
+		return false
+	}
+	head[0] = strings.TrimPrefix(head[0], "\ufeff")
+	return slices.Equal(head, names)
 }
 
 func pairOf(row []string) (Pair, error) {
