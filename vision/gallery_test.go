@@ -1,6 +1,7 @@
 package vision_test
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
@@ -367,4 +368,31 @@ func TestWipe(t *testing.T) {
 	template := vision.Template{Model: "m1", Embedding: vision.Embedding{0.6, 0.8}}
 	template.Wipe()
 	assert.Equal(t, vision.Embedding{0, 0}, template.Embedding)
+}
+
+// FuzzSealedTemplate: whatever stands in a template's file, nothing is opened
+// but what was sealed for this record.
+func FuzzSealedTemplate(f *testing.F) {
+	dir := f.TempDir()
+	require.NoError(f, os.MkdirAll(filepath.Join(dir, "keys"), 0o700))
+	keys, err := device.OpenSubjectKeys(filepath.Join(dir, "keys"), filepath.Join(dir, "subjects"))
+	require.NoError(f, err)
+	g, err := vision.OpenGallery(filepath.Join(dir, "templates"), keys)
+	require.NoError(f, err)
+	p, err := g.Prepare("t1", sample)
+	require.NoError(f, err)
+	require.NoError(f, p.Commit())
+	name := sha256.Sum256([]byte("t1"))
+	path := filepath.Join(dir, "templates", hex.EncodeToString(name[:]))
+	good, err := os.ReadFile(path)
+	require.NoError(f, err)
+	for _, seed := range [][]byte{good, good[:20], append([]byte("RCT\x03"), good[4:]...), nil, []byte("RCT\x02")} {
+		f.Add(seed)
+	}
+	e := attendance.Enrolment{Seq: 1, Model: "m1", Salt: p.Salt, Hash: p.Hash}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		require.NoError(t, os.WriteFile(path, file, 0o600))
+		_, err := g.Load("t1", e)
+		assert.Equal(t, bytes.Equal(file, good), err == nil, "%v", err)
+	})
 }

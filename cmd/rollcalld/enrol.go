@@ -56,8 +56,6 @@ func (d *daemon) Enrol(ctx context.Context, r control.EnrolRequest, progress fun
 	if err := d.mayEnrol(ctx, r); err != nil {
 		return control.EnrolAnswer{}, err
 	}
-	d.enrolling.Lock()
-	defer d.enrolling.Unlock()
 	loan, err := d.terminal.Borrow(ctx)
 	if err != nil {
 		return control.EnrolAnswer{}, err
@@ -264,8 +262,14 @@ func (e *enrolment) compare(ctx context.Context, capture vision.Capture) (attend
 	return body, nil
 }
 
-// keep makes template and record durable, each at its time.
+// keep makes template and record durable, each at its time, unless the consent
+// was withdrawn while the camera looked.
 func (e *enrolment) keep(ctx context.Context, capture vision.Capture, body attendance.EnrolBody) (control.EnrolAnswer, error) {
+	e.enrolling.Lock()
+	defer e.enrolling.Unlock()
+	if err := e.consentStands(ctx, e.trainee.ID, e.request.Consent); err != nil {
+		return control.EnrolAnswer{}, err
+	}
 	pending, err := e.gallery.Prepare(e.trainee.ID, capture.Template)
 	if err != nil {
 		return control.EnrolAnswer{}, err

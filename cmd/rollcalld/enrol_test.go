@@ -38,6 +38,7 @@ type office struct {
 var (
 	cardOf  = map[attendance.TraineeID]simulator.Holder{"T1": simulator.InventHolder(1), "T2": simulator.InventHolder(2), "T3": simulator.InventHolder(3)}
 	officer = simulator.InventHolder(50)
+	another = simulator.InventHolder(51) // officer: a card that was shown just now gives no other tap
 	nobodys = simulator.InventHolder(99)
 )
 
@@ -63,7 +64,10 @@ func newOffice(t *testing.T) *office {
 		trainees = append(trainees, map[string]any{"trainee": id, "name": cardOf[id].Name, "person_no": cardOf[id].PersonNo})
 	}
 	publishClass(t, dir, o.state, map[string]any{
-		"trainees": trainees, "officers": []any{map[string]any{"id": "O1", "name": officer.Name, "person_no": officer.PersonNo}},
+		"trainees": trainees, "officers": []any{
+			map[string]any{"id": "O1", "name": officer.Name, "person_no": officer.PersonNo},
+			map[string]any{"id": "O2", "name": another.Name, "person_no": another.PersonNo},
+		},
 	}, nil)
 	models, err := filepath.Abs("../../build/models")
 	require.NoError(t, err)
@@ -145,15 +149,39 @@ func faults(steps []control.EnrolStep) (faults []attendance.EnrolFault) {
 	return faults
 }
 
-func TestEnrolmentFromConsentToErasure(t *testing.T) {
+// TestEnrolmentThroughTheDaemon: one office, since worker and nets take long to
+// start. What is told first leaves no template behind.
+func TestEnrolmentThroughTheDaemon(t *testing.T) {
 	o := newOffice(t)
 	stop := o.start()
+	for _, story := range []struct {
+		name string
+		tell func(*testing.T, *office)
+	}{
+		{"stopped by the officer", stoppedEnrolment},
+		{"consent withdrawn meanwhile", withdrawnMeanwhile},
+		{"from consent to erasure", fromConsentToErasure},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			o.T = t
+			story.tell(t, o)
+		})
+	}
+	o.T = t
+	o.noPictures()
+	require.NoError(t, stop())
+	stop = o.start()
+	o.checkIn("T3", o.people[5])
+	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"duplicate"`), 1, "all is remembered after a restart")
+	require.NoError(t, stop())
+}
 
+func fromConsentToErasure(t *testing.T, o *office) {
 	_, _, err := o.enrol(t.Context(), control.EnrolRequest{Trainee: "T1"}, o.people[0])
 	require.ErrorContains(t, err, "no consent: enrolment needs the id of the trainee's consent on file")
 	_, _, err = o.enrol(t.Context(), control.EnrolRequest{Trainee: "T9", Consent: "K1"}, o.people[0])
 	require.ErrorContains(t, err, "no trainee")
-	assert.Empty(t, o.records(`"type":"consent"`), "nothing is recorded without")
+	assert.Empty(t, o.records(`"type":"consent"`, `"T1"`), "nothing is recorded without")
 
 	// By card, and only an officer's card will do.
 	answer, steps, err := o.enrol(t.Context(), control.EnrolRequest{Consent: "K1"}, o.people[0], nobodys, cardOf["T1"], cardOf["T2"], officer)
@@ -175,7 +203,7 @@ func TestEnrolmentFromConsentToErasure(t *testing.T) {
 	require.NoError(t, err, "the officer has seen two people")
 	assert.Greater(t, answer.Duplicate, 0.6)
 	require.Len(t, o.records(`"type":"enrol"`, `"trainee":"T2"`, `"resembles":"T1"`), 1)
-	require.Len(t, o.records(`"type":"consent"`, `"T2"`), 1, "once, for both tries")
+	require.Len(t, o.records(`"type":"consent"`, `"T2"`, `"K2"`), 1, "once, for both tries")
 
 	// Another person: nobody alike, and a check-in by the template.
 	answer, _, err = o.enrol(t.Context(), control.EnrolRequest{Trainee: "T3", Consent: "K3"}, o.people[5], officer)
@@ -197,13 +225,6 @@ func TestEnrolmentFromConsentToErasure(t *testing.T) {
 	require.ErrorContains(t, err, "was withdrawn")
 	o.checkIn("T1", o.people[0])
 	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T1"`, `"reason":"no_enrolment"`), 1, "the card still does, with a person's word")
-
-	o.noPictures()
-	require.NoError(t, stop())
-	stop = o.start()
-	o.checkIn("T3", o.people[5])
-	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"duplicate"`), 1, "all is remembered after a restart")
-	require.NoError(t, stop())
 }
 
 // checkIn presents a card and waits for its record.
@@ -245,17 +266,14 @@ func (o *office) noPictures() {
 	assert.Empty(o, find(o.state))
 }
 
-// TestAnEnrolmentThatIsStoppedLeavesNothing: the officer's program ends while
-// the camera looks; reader and screen are back with the class, the camera is
-// off, and no template is left.
-func TestAnEnrolmentThatIsStoppedLeavesNothing(t *testing.T) {
-	o := newOffice(t)
-	stop := o.start()
+// stoppedEnrolment: the officer's program ends while the camera looks; reader
+// and screen are back with the class, the camera is off, and no template is left.
+func stoppedEnrolment(t *testing.T, o *office) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	remove := func() {}
 	o.camera.Show(o.people[0], simulator.Variation{Size: 30}) // too far: advice without end
-	_, err := o.client.Enrol(ctx, control.EnrolRequest{Trainee: "T1", Consent: "K1"}, func(s control.EnrolStep) {
+	_, err := o.client.Enrol(ctx, control.EnrolRequest{Trainee: "T2", Consent: "K0"}, func(s control.EnrolStep) {
 		remove()
 		switch s.Step {
 		case "officer":
@@ -269,7 +287,28 @@ func TestAnEnrolmentThatIsStoppedLeavesNothing(t *testing.T) {
 	o.checkIn("T2", o.people[1])
 	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T2"`, `"reason":"no_enrolment"`), 1)
 	assert.Empty(t, o.records(`"type":"enrol"`))
-	assert.Len(t, o.records(`"type":"consent"`), 1, "the consent was given, and stands")
+	assert.Len(t, o.records(`"type":"consent"`, `"K0"`), 1, "the consent was given, and stands")
 	assert.Empty(t, o.templates())
-	require.NoError(t, stop())
+}
+
+// withdrawnMeanwhile: while the camera looks. Nobody waits for it to withdraw.
+func withdrawnMeanwhile(t *testing.T, o *office) {
+	remove, withdrawn := func() {}, false
+	o.camera.Show(o.people[5], simulator.AtEnrolment)
+	_, err := o.client.Enrol(t.Context(), control.EnrolRequest{Trainee: "T3", Consent: "K9"}, func(s control.EnrolStep) {
+		remove()
+		switch s.Step {
+		case "officer":
+			remove = o.module.Place(simulator.InventIDCard(another))
+		case "consent":
+			_, err := o.client.Erase(t.Context(), control.EraseRequest{Trainee: "T3", Reason: attendance.WithdrawConsent})
+			withdrawn = assert.NoError(t, err)
+		case "look":
+			o.camera.Show(o.people[5], simulator.Posed(s.Pose))
+		}
+	})
+	require.ErrorContains(t, err, "was withdrawn")
+	assert.True(t, withdrawn)
+	assert.Empty(t, o.records(`"type":"enrol"`))
+	assert.Empty(t, o.templates())
 }

@@ -24,7 +24,7 @@ var errNothingToErase = errors.New("nothing to erase: the trainee has no enrolme
 // made good by finishErasures at the next start. If an error is returned after
 // step 1, the template is out of use all the same and the next start goes on.
 // It gives [errNothingToErase] if there is nothing of the trainee. It may be
-// called from several goroutines; it waits for an enrolment in hand.
+// called from several goroutines, also while somebody is being enrolled.
 func (d *daemon) erase(ctx context.Context, trainee attendance.TraineeID, reason attendance.WithdrawReason) (control.EraseAnswer, error) {
 	d.enrolling.Lock()
 	defer d.enrolling.Unlock()

@@ -226,7 +226,7 @@ type daemon struct {
 
 	unanswered []attendance.ClassID   // packages that a kill left without their record
 	unerased   []attendance.Withdrawn // withdrawals that a kill left without their erase record
-	enrolling  sync.Mutex             // one enrolment or erasure at a time
+	enrolling  sync.Mutex             // one template is kept or erased at a time
 	started    time.Time
 	screen     screenNow
 	alerts     alerts
