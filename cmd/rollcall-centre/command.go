@@ -48,12 +48,12 @@ func (c *command) order(ctx context.Context, terminal chain.TerminalID, life tim
 func parseOrder(args []string) (attendance.Command, error) {
 	kind := attendance.CommandKind(args[0])
 	wants := map[attendance.CommandKind]string{
-		attendance.CommandResend: "LOG SEQ", attendance.CommandErase: "TRAINEE centre|consent", attendance.CommandRotateKey: "",
+		attendance.CommandResend: "LOG SEQ", attendance.CommandErase: "TRAINEE centre|consent",
 		attendance.CommandCorrect: "LOG SEQ DECISION OPERATOR REASON",
 	}
 	want, known := wants[kind]
 	if !known {
-		return attendance.Command{}, fmt.Errorf("no kind of command %q: resend, erase, rotate_key or correct", kind)
+		return attendance.Command{}, fmt.Errorf("no kind of command %q: resend, erase or correct", kind)
 	}
 	args = args[1:]
 	if len(args) != len(strings.Fields(want)) {
