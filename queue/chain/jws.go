@@ -221,5 +221,5 @@ func decode64(text []byte) ([]byte, error) {
 	if bytes.ContainsAny(text, "\r\n") {
 		return nil, ErrMalformed
 	}
-	return base64.RawURLEncoding.Strict().AppendDecode(nil, text)
+	return strict64.AppendDecode(nil, text)
 }

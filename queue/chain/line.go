@@ -30,6 +30,9 @@ type Seq uint64
 // stands before line 1 of an epoch.
 type Hash [sha256.Size]byte
 
+// strict64 is base64url without padding (RFC 4648 section 5), in its one form.
+var strict64 = base64.RawURLEncoding.Strict()
+
 // HashLine hashes a record line (without newline).
 func HashLine(line []byte) Hash { return sha256.Sum256(line) }
 
@@ -44,7 +47,7 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	if len(text) != base64.RawURLEncoding.EncodedLen(len(got)) { // Decode would write past the end
 		return fmt.Errorf("hash: %w", ErrMalformed)
 	}
-	if n, err := base64.RawURLEncoding.Strict().Decode(got[:], text); err != nil || n != len(got) {
+	if n, err := strict64.Decode(got[:], text); err != nil || n != len(got) {
 		return fmt.Errorf("hash: %w", ErrMalformed)
 	}
 	*h = got

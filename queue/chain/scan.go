@@ -152,7 +152,9 @@ func (s *scanner) integer(to *int64) (ok bool) {
 
 // body reads an object and keeps its bytes as they stand.
 func (s *scanner) body(to *json.RawMessage) bool {
+	var few [16][]byte
 	from := s.text
+	s.names = few[:0]
 	ok := s.object()
 	*to = json.RawMessage(from[:len(from)-len(s.text)])
 	return ok
