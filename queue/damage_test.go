@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -281,6 +283,42 @@ func TestF25DamageKnown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// verdict is a test whose failure is what is wanted.
+type verdict struct {
+	testing.TB
+	failed bool
+}
+
+func (v *verdict) Errorf(string, ...any) { v.failed = true }
+func (v *verdict) FailNow()              { v.failed = true; runtime.Goexit() }
+
+// The judge finds a record that was lost without a word, at the end or between
+// others, and one that has other bytes.
+func TestF25DamageControl(t *testing.T) {
+	dir := t.TempDir()
+	written := fillFiles(t, dir, 20)
+	more := written[len(written)-1]
+	more.Seq++
+	between := slices.Clone(written)
+	for i := range between[60:] {
+		between[60+i].Seq++
+	}
+	other := slices.Clone(written)
+	other[60].Body = []byte(`{}`)
+	found := 0
+	for name, before := range map[string][]chain.Entry{"at the end": append(slices.Clone(written), more), "between": between, "other bytes": other} {
+		v := &verdict{TB: t}
+		var judged sync.WaitGroup
+		judged.Go(func() { judge(v, dir, before) })
+		judged.Wait()
+		if assert.True(t, v.failed, name) {
+			found++
+		}
+	}
+	judge(t, dir, written)
+	t.Logf("control: the judge found %d of 3 ledgers that had lost a record without a word", found)
 }
 
 func replace(t *testing.T, path, old, new string) {
