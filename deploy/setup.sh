@@ -16,6 +16,7 @@ test) packages+=(
   openssl                     # computes what a virtual PSAM computes
   python3 python3-cryptography # the second verifier, docs/verify.py
   iproute2 nftables           # lost packets, dead links, in a network of their own
+  e2fsprogs mount             # a real file system, whose power is cut
   mosquitto                   # the uplink through somebody else's broker
   postgresql                  # the centre's other database; tests start servers of their own
   chromium fonts-wqy-microhei # the panel in a real browser, with Chinese

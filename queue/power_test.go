@@ -36,7 +36,7 @@ import (
 var (
 	cuts       = flag.Int("cuts", 50, "power cuts that TestF24PowerCut makes")
 	cutSeed    = flag.Uint64("cut-seed", 1, "seed of the first of them; cut n has seed + n")
-	cutJournal = flag.String("cut-journal", "", "file of what is cut: read if it is there, else made. With it a seed gives the same bytes again")
+	cutJournal = flag.String("cut-journal", "", "name of the files of what is cut: read if they are there, else made. With them a seed gives the same bytes again")
 )
 
 // A file system for tests notes everything that is written and synced, and
@@ -476,13 +476,13 @@ func fillDay(l *queue.Ledger, day int) error {
 }
 
 // noted is what filling a ledger on the noting file system changes.
-func noted(t *testing.T) *journal { return notedBy(t, noteNow) }
+func noted(t *testing.T) *journal { return notedBy(t, ".files", noteNow) }
 
-// notedBy gives what -cut-journal holds, or notes and keeps it there.
-func notedBy(t *testing.T, note func(*testing.T) *journal) *journal {
+// notedBy gives what -cut-journal holds of a kind, or notes and keeps it there.
+func notedBy(t *testing.T, kind string, note func(*testing.T) *journal) *journal {
 	t.Helper()
 	j := &journal{}
-	file, err := os.Open(*cutJournal)
+	file, err := os.Open(*cutJournal + kind)
 	if err == nil {
 		defer file.Close()
 		require.NoError(t, gob.NewDecoder(file).Decode(j))
@@ -490,7 +490,7 @@ func notedBy(t *testing.T, note func(*testing.T) *journal) *journal {
 	}
 	j = note(t)
 	if *cutJournal != "" {
-		j.keep(t, *cutJournal)
+		j.keep(t, *cutJournal+kind)
 	}
 	return j
 }
@@ -601,13 +601,19 @@ func TestF24PowerCut(t *testing.T) {
 	j := noted(t)
 	wrong := j.cut(t, true)
 	t.Logf("%d changes noted, %d power cuts from seed %d, %d went wrong", len(j.Changes), *cuts, *cutSeed, len(wrong))
+	j.tell(t, ".files", "-cuts", wrong)
+}
+
+// tell says what went wrong, and keeps what is needed to see it again.
+func (j *journal) tell(t *testing.T, kind, count string, wrong map[uint64]error) {
+	t.Helper()
 	if len(wrong) == 0 {
 		return
 	}
-	kept := cmp.Or(*cutJournal, filepath.Join(os.TempDir(), fmt.Sprintf("rollcall-power-cut-%d.journal", time.Now().Unix())))
-	j.keep(t, kept)
+	kept := cmp.Or(*cutJournal, filepath.Join(os.TempDir(), fmt.Sprintf("rollcall-power-cut-%d", time.Now().Unix())))
+	j.keep(t, kept+kind)
 	for i, seed := range slices.Sorted(maps.Keys(wrong)) {
-		if assert.NoError(t, wrong[seed], "the same bytes again: -cut-journal %s -cuts 1 -cut-seed %d", kept, seed); i == 5 {
+		if assert.NoError(t, wrong[seed], "the same bytes again: -cut-journal %s %s 1 -cut-seed %d", kept, count, seed); i == 5 {
 			break
 		}
 	}
