@@ -2,13 +2,11 @@ package mqtt_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -71,7 +69,8 @@ type hostile struct {
 	held     []byte    // a batch to deliver after the next
 	receipts [][]byte
 	counts   map[fault]int
-	trace    hash.Hash
+	drawn    []string // what the seed said of each batch
+	journal  []string // what it was said of, and when
 	began    time.Time
 	batches  int
 }
@@ -82,7 +81,7 @@ func newHostile(t testing.TB, seed uint64) (*hostile, *device.Keys, chain.Admiss
 	dir := t.TempDir()
 	h := &hostile{
 		t: t, cfg: reference.Config{Tenant: "test", Dir: filepath.Join(dir, "centre"), Names: []string{"centre.test"}},
-		pipes: newPipes(), seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), counts: map[fault]int{}, trace: sha256.New(), began: time.Now(),
+		pipes: newPipes(), seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), counts: map[fault]int{}, began: time.Now(),
 	}
 	require.NoError(t, reference.Init(h.cfg, time.Now()))
 	h.open()
@@ -149,7 +148,8 @@ func (h *hostile) take(cl *broker.Client, pk packets.Packet) (packets.Packet, er
 	if !assert.NoError(h.t, err) {
 		b.Entries = make([]chain.Entry, 1)
 	}
-	fmt.Fprintln(h.trace, time.Since(h.began), b.First(), b.Last(), f, wait)
+	h.drawn = append(h.drawn, fmt.Sprint(f, " ", wait))
+	h.journal = append(h.journal, fmt.Sprintf("%s: %d-%d %s %s", time.Since(h.began), b.First(), b.Last(), f, wait))
 	h.mu.Unlock()
 
 	switch f {
@@ -229,18 +229,18 @@ type figures struct {
 	lost, doubled, changed int
 	alarms                 int
 	faults                 map[fault]int
-	trace                  string // names what happened, in order and in time
+	drawn, journal         []string
 }
 
 func (f figures) String() string {
-	return fmt.Sprintf("%d records in %d batches: %d lost, %d doubled, %d changed or out of order, %d alarms; trace %s", f.records, f.batches, f.lost, f.doubled, f.changed, f.alarms, f.trace)
+	return fmt.Sprintf("%d records in %d batches: %d lost, %d doubled, %d changed or out of order, %d alarms", f.records, f.batches, f.lost, f.doubled, f.changed, f.alarms)
 }
 
 // judge compares the centre with the ledger, line by line.
 func (h *hostile) judge(l *queue.Ledger) figures {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := figures{batches: h.batches, faults: maps.Clone(h.counts), trace: fmt.Sprintf("%x", h.trace.Sum(nil)[:8])}
+	f := figures{batches: h.batches, faults: maps.Clone(h.counts), drawn: slices.Clone(h.drawn), journal: slices.Clone(h.journal)}
 	stored := map[uint64]string{}
 	last := uint64(0)
 	require.NoError(h.t, h.centre.Records(context.Background(), "", true, func(r reference.Row) error {
