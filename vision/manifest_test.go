@@ -48,6 +48,18 @@ func TestEveryKindHasARole(t *testing.T) {
 	assert.Contains(t, sums[i].Sums()[RoleLiveness], "+", "both nets of the pair")
 }
 
+// TestEveryKindIsDocumented holds docs/models.md to the code.
+func TestEveryKindIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/models.md")
+	require.NoError(t, err)
+	for name, k := range kinds {
+		assert.Contains(t, string(text), "| `"+name+"` | "+string(k.role)+" |")
+	}
+	for _, m := range Shipped() {
+		assert.Contains(t, string(text), "| `"+m.Name+"` |")
+	}
+}
+
 func TestParseManifestRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, says string }{
 		"unknown field":        {`"licence"`, `"license"`, "unknown field"},

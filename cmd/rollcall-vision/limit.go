@@ -15,7 +15,7 @@ const defaultMemoryMB = 600
 //
 // The limit is on data (RLIMIT_DATA), not on address space (RLIMIT_AS): the
 // worker reserves two gigabytes of addresses that it never touches, so that a
-// limit on them would have to be too wide to help (docs/decisions/16).
+// limit on them would have to be too wide to help (docs/decisions/15).
 func limit(megabytes int) error {
 	for what, n := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_DATA: uint64(megabytes) << 20} {
 		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n}); err != nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -179,17 +181,61 @@ func BenchmarkCheck(b *testing.B) {
 			}
 		})
 	}
-	// The nets alone, on a picture of their size: what no code of ours can save.
-	for i, net := range nets.all {
-		b.Run(fmt.Sprintf("bare/%s%d", net.model.Role, i), func(b *testing.B) {
-			if err := nets.cut(p, stretch(rect{0, 0, 640, 480}, net.size()), net.size()); err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				if _, err := net.forward(nets.crop); err != nil {
-					b.Fatal(err)
+}
+
+// BenchmarkCheckAgainstItsNets asks what a check costs beyond the forward runs
+// of its nets: both are run in turn, frame by frame, so that neither has the
+// processor's caches or a quiet moment for itself. "bare" feeds the nets with
+// pictures of their size and does nothing else; what no code of ours can save.
+func BenchmarkCheckAgainstItsNets(b *testing.B) {
+	for name, work := range map[string]vision.Work{"check": {NoMeasures: true}, "with-measures": {}} {
+		b.Run(name, func(b *testing.B) {
+			nets := loadNets(b, 1)
+			p := open(b, "gocv-face.jpg") // 640x480
+			var bare []func() error
+			for _, n := range nets.all {
+				times := 1
+				if n == nets.eyes {
+					times = 2
+				}
+				if n == nets.eyes && work.NoMeasures {
+					times = 0
+				}
+				require.NoError(b, nets.cut(p, stretch(rect{0, 0, 640, 480}, n.size()), n.size()))
+				picture := nets.crop.Clone()
+				b.Cleanup(func() { _ = picture.Close() })
+				for range times {
+					bare = append(bare, func() error { _, err := n.forward(picture); return err })
 				}
 			}
+			var whole, sum, ratio []float64
+			for b.Loop() {
+				began := time.Now()
+				if _, _, err := nets.Look(p, work); err != nil {
+					b.Fatal(err)
+				}
+				took := time.Since(began)
+				began = time.Now()
+				for _, run := range bare {
+					if err := run(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				control := time.Since(began)
+				whole = append(whole, took.Seconds()*1e3)
+				sum = append(sum, control.Seconds()*1e3)
+				ratio = append(ratio, float64(took)/float64(control))
+			}
+			b.ReportMetric(median(whole), "check-ms")
+			b.ReportMetric(median(sum), "bare-ms")
+			b.ReportMetric(median(ratio), "ratio")
+			b.ReportMetric(slices.Min(whole)/slices.Min(sum), "ratio-of-best")
+			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
 }
