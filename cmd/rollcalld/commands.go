@@ -49,6 +49,7 @@ type commands struct {
 	save     func(noted command) error // durably
 	carryOut func(context.Context, attendance.Command) error
 	record   func(context.Context, attendance.Record) error
+	forged   func() // tells the centre before the records that wait
 	log      *slog.Logger
 
 	mu      sync.Mutex // guards what follows; held while a command is carried out
@@ -238,6 +239,9 @@ func known(kind attendance.CommandKind) attendance.CommandKind {
 // turnAway records bytes that are no order to this terminal, or an old one, now
 // and then.
 func (c *commands) turnAway(ctx context.Context, hash string, refusal *attendance.CommandError) {
+	if refusal.Reason == attendance.CommandSignature || refusal.Reason == attendance.CommandMalformed {
+		c.forged()
+	}
 	before, again := c.refused[refusal.Reason]
 	if again && c.up()-before.recorded < refusalPause {
 		before.more++

@@ -37,6 +37,7 @@ type desk struct {
 	fail    error    // of what is carried out
 	full    error    // of the ledger
 	answers []attendance.AdminBody
+	alerts  int
 	*commands
 }
 
@@ -58,7 +59,8 @@ func (d *desk) restart() {
 	}
 	d.commands = openCommands(&commands{
 		path: d.path, tenant: "demo", terminal: "t-1", key: d.centre.Public(), log: slog.New(slog.DiscardHandler),
-		now: func() time.Time { return d.now }, up: func() time.Duration { return d.up },
+		forged: func() { d.alerts++ },
+		now:    func() time.Time { return d.now }, up: func() time.Duration { return d.up },
 		carryOut: func(_ context.Context, order attendance.Command) error {
 			d.done = append(d.done, order.Serial)
 			return d.fail
@@ -378,6 +380,11 @@ func TestT15ReasonsAndRate(t *testing.T) {
 			}
 			require.Len(t, d.answers, before+1)
 			assert.Equal(t, f.want, d.last().Reason)
+			if f.want == attendance.CommandSignature || f.want == attendance.CommandMalformed {
+				assert.Equal(t, 20, d.alerts, "the uplink sends one, with the count")
+			} else {
+				assert.Zero(t, d.alerts)
+			}
 			d.up += refusalPause
 			d.take(t.Context(), f.make(d, r))
 			require.Len(t, d.answers, before+2)

@@ -15,6 +15,7 @@ func (d *daemon) openCommands(trust chain.Trust) {
 	d.commands = openCommands(&commands{
 		path: filepath.Join(d.cfg.State, commandsFile), tenant: d.admission.Tenant, terminal: d.admission.Terminal, key: trust.Package,
 		now: d.surelyPast, up: d.clock.Up, carryOut: d.carryOut, log: d.log,
+		forged: func() { d.uplink.Raise(chain.AlertForgedDown, "command") },
 		record: func(ctx context.Context, r attendance.Record) error {
 			_, err := d.terminal.Append(ctx, r)
 			return err
