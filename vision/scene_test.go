@@ -254,8 +254,9 @@ func newHall(t *testing.T, change func(*vision.Config)) *hall {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(worker, fmt.Appendf(nil, "#!/bin/sh\n%s=%s exec %s \"$@\"\n", sceneVariable, h.file, self), 0o700))
 	h.gallery, _ = openGallery(t)
+	opened := h.now // a look's own time decides nothing; the hall's moves on
 	config := vision.Config{
-		Worker: worker, WorkerConfig: "none", Now: func() time.Time { return h.now }, Log: slog.New(slog.NewTextHandler(h.log, nil)),
+		Worker: worker, WorkerConfig: "none", Now: func() time.Time { return opened }, Log: slog.New(slog.NewTextHandler(h.log, nil)),
 		Report: func(device.PartState, device.Sentence) {},
 		Suspect: func() {
 			h.mu.Lock()
