@@ -67,6 +67,7 @@ func TestT14WithoutAnAccessListTheSignatureRefuses(t *testing.T) {
 	mosquitto.change(t, func(conf string) string { return withoutLine(conf, "acl_file") })
 	mosquitto.start()
 	subscribe(t, c)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "broker connected") }, patience, time.Millisecond)
 	client := dialBroker(t, address, other)
 	b2 := newBox(t, "t-1") // whoever forges has not the key of t-1
 	forged := b2.batch(t, b2.append(t, openRecord()))
@@ -74,7 +75,7 @@ func TestT14WithoutAnAccessListTheSignatureRefuses(t *testing.T) {
 	settled(t, client.Publish(topic(b, "up/records"), 1, false, other.batch(t, other.append(t, openRecord()))))
 	settled(t, client.Publish(topic(b, "up/alert"), 1, false, other.alert(t, nil)))
 	settled(t, client.Publish(topic(b, "up/records"), 1, false, strings.Repeat("x", 1<<20))) // T28: cut on its way in
-	require.Eventually(t, func() bool { return strings.Count(log.String(), "not stored") >= 4 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "not stored") >= 4 }, patience, 10*time.Millisecond, "%s", log)
 	assert.Zero(t, count(t, cfg, "records"))
 	assert.Equal(t, []string{"batch_refused"}, alarmKinds(t, cfg))
 
