@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,6 +73,7 @@ func program(t testing.TB, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
 	p, said = exec.Command(os.Args[0], "-config", file), &bytes.Buffer{}
 	p.Env = append(os.Environ(), theProgram+"="+how)
 	p.Stderr = said
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out must not leave it behind
 	require.NoError(t, p.Start())
 	return p, said
 }
