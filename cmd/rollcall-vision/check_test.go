@@ -15,7 +15,6 @@ import (
 
 	"rollcall/simulator"
 	"rollcall/vision"
-	"rollcall/vision/opencv"
 )
 
 const modelsDir = "../../build/models"
@@ -40,8 +39,11 @@ func TestCheckSaysWhatItSaw(t *testing.T) {
 
 	camera.Refuse()
 	_, err = check(t, server.URL, modelsDir)
-	assert.ErrorIs(t, err, opencv.ErrNoCamera)
+	assert.ErrorContains(t, err, "correct the address's path")
 	assert.Equal(t, 1, exitCode(err))
+	server.Close()
+	_, err = check(t, server.URL, modelsDir)
+	assert.ErrorContains(t, err, "check that it has power")
 }
 
 func TestCheckRefusesAWrongModel(t *testing.T) {
