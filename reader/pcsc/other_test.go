@@ -184,6 +184,7 @@ func TestT25F5FlappingCardOnRealParts(t *testing.T) {
 		await(t, slot, true)
 		remove()
 	}
+	await(t, slot, false)
 	seen := 0
 	for len(r.taps) > 0 {
 		if r.tap().Kind == attendance.CardSeen {

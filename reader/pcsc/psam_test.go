@@ -41,9 +41,10 @@ func TestT1LevelsWithAPSAMOnRealParts(t *testing.T) {
 		card.Faults.Copied, card.Faults.SaysYes = true, saysYes
 		return card
 	}
-	lies := newGeneration(psam, 90)
-	remove, err := desk.Insert(lies)
+	await(t, desk, false)
+	remove, err := desk.Insert(newGeneration(psam, 90))
 	require.NoError(t, err)
+	t.Cleanup(remove)
 	await(t, desk, true)
 
 	r := start(t, cfg) // the card lies there before the module is open
