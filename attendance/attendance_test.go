@@ -238,7 +238,7 @@ func FuzzParsePackage(f *testing.F) {
 
 func TestIdleNamesTheClassOrTheNextOne(t *testing.T) {
 	roster := testRoster(t)
-	assert.Equal(t, Screen{State: ScreenIdle, Class: "电工初级班", Session: "s-1", Until: "11:30"}, roster.Idle(at("08:30:00")))
+	assert.Equal(t, Screen{State: ScreenIdle, Class: "电工初级班", Session: "s-1", Until: "11:30", Identify: true}, roster.Idle(at("08:30:00")))
 	assert.Equal(t, Screen{State: ScreenNoClass, Until: "11-23 14:00"}, roster.Idle(at("12:00:00")))
 	assert.Equal(t, Screen{State: ScreenNoClass}, roster.Idle(at("18:00:00")))
 }

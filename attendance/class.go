@@ -98,6 +98,7 @@ type Profile struct {
 	FaceCalibrated   bool    `json:"face_calibrated"`
 	FaceTries        int     `json:"face_tries"`
 	ConfirmDeadlineS int     `json:"confirm_deadline_s"`
+	Identify         bool    `json:"identify,omitempty"` // a face alone may say who it is, 1:N, after a touch on the screen
 }
 
 // ProfileRef names the rules a decision was made by.

@@ -27,7 +27,10 @@ const (
 	ReasonNoEnrolment Reason = "no_enrolment"   // no consented template: not a fault of the trainee
 	ReasonCodeUsed    Reason = "code_used"      // a code that was shown before
 	ReasonCodeTime    Reason = "code_time"      // a class code that is not valid at this time
-	ReasonCodePending Reason = "code_pending"   // a code that cannot be checked here; of a screen, not of a decision
+	// ReasonNotIdentified is of a look that nobody was named for: a face that is
+	// not clearly one of the session's.
+	ReasonNotIdentified Reason = "not_identified"
+	ReasonCodePending   Reason = "code_pending" // a code that cannot be checked here; of a screen, not of a decision
 )
 
 // Evidence is what is known of a tap when it is decided.

@@ -40,18 +40,23 @@ const (
 )
 
 // Match compares the face before the camera, as the last usable frames saw it,
-// with the enrolled template. Whether it passes is for the rules of the class
-// to say.
+// with the enrolled template; or, where nobody was named, with those of all
+// candidates, and is then of the most like one. Whether it passes is for the
+// rules of the class to say.
 type Match struct {
-	Score    float64 // cosine
-	Frames   int     // usable frames in a row of this face that Score was made of, from 1
-	Quality  float64 // 0 to 1, the detector's score of the face
-	Liveness float64 // 0 to 1, advice only; negative if not measured
-	Model    string  // SHA-256 of the embedder, lower-case hex
+	Trainee  TraineeID // whose template it was compared with
+	Score    float64   // cosine
+	Margin   float64   // of an identification: cosine by which Score leads the second candidate's; to -1 if there is none
+	Frames   int       // usable frames in a row of this face that Score was made of, from 1
+	Quality  float64   // 0 to 1, the detector's score of the face
+	Liveness float64   // 0 to 1, advice only; negative if not measured
+	Model    string    // SHA-256 of the embedder, lower-case hex
 
 	// Threshold is the cosine that was calibrated for Model; 0 if none was, and
-	// then the rules of the class say one. Calibration names the file.
+	// then the rules of the class say one. LeastMargin is the calibrated margin of
+	// an identification. Calibration names the file.
 	Threshold   float64
+	LeastMargin float64
 	Calibration string
 
 	Like *Likeness // nil if no other trainee of this session looked like it

@@ -55,8 +55,12 @@ type CardEvidence struct {
 	Reader  string         `json:"reader"`
 }
 
-// Evidence is what a record says of the card of a tap that was read.
+// Evidence is what a record says of the card of a tap that was read; nothing if
+// it was a touch on the screen.
 func (t Tap) Evidence() CardEvidence {
+	if t.Kind == Touched {
+		return CardEvidence{}
+	}
 	c := t.Credential
 	return CardEvidence{Kind: c.Kind, Level: c.Level, Partial: c.Partial(), Reader: t.Reader}
 }
@@ -65,9 +69,12 @@ func (t Tap) Evidence() CardEvidence {
 // or a template.
 type FaceEvidence struct {
 	Level        FaceLevel `json:"level"`
+	Mode         FaceMode  `json:"mode,omitempty"` // absent: compared with the one trainee whom the card named
 	Tries        int       `json:"tries"`
-	Score        float64   `json:"score,omitempty"`     // best cosine; absent if no face was usable
-	Threshold    float64   `json:"threshold,omitempty"` // the one applied
+	Score        float64   `json:"score,omitempty"`        // best cosine; absent if no face was usable
+	Threshold    float64   `json:"threshold,omitempty"`    // the one applied
+	Margin       float64   `json:"margin,omitempty"`       // identified: by which Score led the second candidate's
+	LeastMargin  float64   `json:"least_margin,omitempty"` // identified: the one asked for
 	Uncalibrated bool      `json:"uncalibrated,omitempty"`
 	Quality      float64   `json:"quality,omitempty"`
 	Liveness     *float64  `json:"liveness,omitempty"`    // advice only
@@ -77,6 +84,13 @@ type FaceEvidence struct {
 	Calibration  string    `json:"calibration,omitempty"` // SHA-256 of the calibration file that Threshold is from
 	Like         *LikeFace `json:"like,omitempty"`        // with signal same_face
 }
+
+// FaceMode says what a face was compared with.
+type FaceMode string
+
+// FaceIdentified is of a check-in without a card: the face was searched among
+// the enrolled trainees of the sessions that were open, 1:N.
+const FaceIdentified FaceMode = "identified"
 
 // LikeFace names the check-in of another trainee of this session whose face
 // looked like this one.
@@ -104,8 +118,8 @@ type CheckinBody struct {
 	LateMin  int           `json:"late_min,omitempty"`
 	First    uint64        `json:"first,omitempty"` // with duplicate: seq of the check-in that counts
 	Tapped   string        `json:"tapped"`          // wall time of the tap, which the decision used
-	Card     CardEvidence  `json:"card"`
-	Face     *FaceEvidence `json:"face,omitempty"` // absent where no face check was due
+	Card     CardEvidence  `json:"card,omitzero"`   // absent where a face alone was presented
+	Face     *FaceEvidence `json:"face,omitempty"`  // absent where no face check was due
 	Profile  ProfileRef    `json:"profile"`
 	Code     string        `json:"code,omitempty"` // with level signed: the nonce of the class code
 	Signals  []Signal      `json:"signals,omitempty"`
@@ -113,12 +127,16 @@ type CheckinBody struct {
 
 // UnknownBody is the body of an unknown record. Hash is keyed with the
 // terminal's own lookup key (base64url), so that the centre can tell who it
-// was and nobody else can.
+// was and nobody else can. Where a face alone was presented there is neither
+// hash nor card, and nobody is guessed: Reason and Face say what was seen.
 type UnknownBody struct {
-	KeyKind KeyKind      `json:"key_kind"`
-	Hash    string       `json:"hash"`
-	Tapped  string       `json:"tapped"`
-	Card    CardEvidence `json:"card"`
+	KeyKind KeyKind       `json:"key_kind,omitempty"`
+	Hash    string        `json:"hash,omitempty"`
+	Tapped  string        `json:"tapped"`
+	Card    CardEvidence  `json:"card,omitzero"`
+	Reason  Reason        `json:"reason,omitempty"`
+	Face    *FaceEvidence `json:"face,omitempty"`
+	Signals []Signal      `json:"signals,omitempty"`
 }
 
 // PendingBody is the body of a pending record: a code was shown that only

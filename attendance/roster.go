@@ -125,6 +125,43 @@ func (r *Roster) Seats(book *Book, now time.Time) map[TraineeID]Seat {
 	return seats
 }
 
+// identifying gives the first class whose open session lets a face alone say
+// who it is.
+func (r *Roster) identifying(now time.Time) (Place, bool) {
+	for _, c := range r.classes {
+		if session, open := c.OpenAt(now); open && c.Profile.Identify {
+			return Place{Package: c.Package, Session: session, Open: true}, true
+		}
+	}
+	return Place{}, false
+}
+
+// candidate is a trainee whom a face alone may name.
+type candidate struct {
+	Place
+	Enrolment Enrolment
+}
+
+// candidates gives those of the seats whose class lets a face alone say who it
+// is. Who is seated in a class that does not is none, whatever other classes
+// allow.
+func (r *Roster) candidates(book *Book, now time.Time) map[TraineeID]candidate {
+	seats := r.Seats(book, now)
+	found := map[TraineeID]candidate{}
+	for _, c := range r.classes {
+		session, open := c.OpenAt(now)
+		if !open || !c.Profile.Identify {
+			continue
+		}
+		for _, t := range c.Trainees {
+			if seat, seated := seats[t.ID]; seated && seat.Session == session.ID {
+				found[t.ID] = candidate{Place{Trainee: t, Package: c.Package, Session: session, Open: true}, seat.Enrolment}
+			}
+		}
+	}
+	return found
+}
+
 // placeOf tells where the trainee of a class code belongs at a time; false if
 // this terminal has no such class or the class no such trainee.
 func (r *Roster) placeOf(code ClassCode, now time.Time) (Place, bool) {
@@ -193,7 +230,8 @@ func (r *Roster) Idle(now time.Time) Screen {
 	var next time.Time
 	for _, c := range r.classes {
 		if s, open := c.OpenAt(now); open {
-			return Screen{State: ScreenIdle, Class: c.Class.Name, Session: string(s.ID), Until: clockTime(s.End)}
+			_, identify := r.identifying(now)
+			return Screen{State: ScreenIdle, Class: c.Class.Name, Session: string(s.ID), Until: clockTime(s.End), Identify: identify}
 		}
 		for _, s := range c.Sessions {
 			if s.Start.After(now) && (next.IsZero() || s.Start.Before(next)) {

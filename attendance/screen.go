@@ -49,6 +49,8 @@ type Screen struct {
 	Session string      `json:"session,omitempty"`
 	Class   string      `json:"class,omitempty"` // the class's name, for the top bar
 	Until   string      `json:"until,omitempty"` // with idle: when the session ends; with no_class: when the next begins
+
+	Identify bool `json:"identify,omitempty"` // with idle: a touch may start a check-in by face alone
 }
 
 // Stored reports whether this screen tells the trainee that something was

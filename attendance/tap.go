@@ -61,7 +61,7 @@ const (
 	FaultBadCode     CardFault = "bad_code"    // a code that no rule of this terminal allows, or one that is forged
 )
 
-// TapKind is one step of a card at a reader.
+// TapKind is one step of a card at a reader, or a touch on the screen.
 type TapKind int
 
 const (
@@ -69,6 +69,7 @@ const (
 	CardRead                      // the credential is complete as far as the card allows
 	CardFailed                    // reading ended without a credential
 	CardGone                      // the card left the reader
+	Touched                       // nobody named: the screen was touched to check in by face
 )
 
 func (k TapKind) String() string {
@@ -81,15 +82,18 @@ func (k TapKind) String() string {
 		return "failed"
 	case CardGone:
 		return "gone"
+	case Touched:
+		return "touched"
 	}
 	return "invalid"
 }
 
 // Tap is one event from a reader. Each card presented gives one CardSeen, then
-// exactly one CardRead or CardFailed, then CardGone.
+// exactly one CardRead or CardFailed, then CardGone. A touch on the screen is
+// one Touched.
 type Tap struct {
 	Kind       TapKind
-	Reader     string // the reader's name as the driver gives it
+	Reader     string // the reader's name as the driver gives it; empty with Touched
 	At         time.Time
 	Credential Credential // with CardRead
 	Fault      CardFault  // with CardFailed

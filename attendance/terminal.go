@@ -27,9 +27,13 @@ type Faces interface {
 	// early if the enrolled template cannot be used. The newest look wins over
 	// one that nobody took.
 	Verify(ctx context.Context, trainee TraineeID, enrolment Enrolment) <-chan Look
-	// Accept says that the look in hand was taken for its trainee: later faces of
+	// Identify is Verify where nobody was named: each match is of the candidate
+	// most like the face. The channel is closed early if no candidate's template
+	// can be used.
+	Identify(ctx context.Context, candidates map[TraineeID]Enrolment) <-chan Look
+	// Accept says that the look in hand was taken for this trainee: later faces of
 	// the session are compared with this one.
-	Accept()
+	Accept(trainee TraineeID)
 	// Close ends the look in hand and lets the camera close.
 	Close()
 }
@@ -78,7 +82,8 @@ const maxWaiting = 16
 // Terminal is the loop of one box: the path of one tap, from top to bottom.
 //
 //  1. A reader says that a card is there: the screen answers at once, the
-//     camera starts to open.
+//     camera starts to open. Or, where the rules allow it, the screen was
+//     touched: then the face alone says who it is, and 3 is a search.
 //  2. The card is read: the roster names the trainee.
 //  3. The camera looks: is this that person?
 //  4. Decide.
@@ -189,6 +194,8 @@ func (t *Terminal) Run(ctx context.Context) error {
 func (t *Terminal) tap(ctx context.Context, tap Tap) {
 	tap.At = tap.At.In(t.Now().Location())
 	switch {
+	case tap.Kind == Touched:
+		t.touch(ctx, tap)
 	case t.loan != nil:
 		t.loan.tap(tap)
 	case t.visit != nil && tap.Kind != CardSeen && tap.Reader == t.visit.Reader() && !t.hasWaiting(tap.Reader):
@@ -203,6 +210,22 @@ func (t *Terminal) tap(ctx context.Context, tap Tap) {
 		t.act(ctx, actions)
 		t.seat()
 	}
+}
+
+// touch begins an identification. A touch while somebody is served is dropped:
+// whoever touched sees that.
+func (t *Terminal) touch(ctx context.Context, touched Tap) {
+	if t.loan != nil || t.visit != nil {
+		return
+	}
+	t.seat()
+	visit, actions := NewIdentification(t.Roster(), t.Book, touched, t.Now())
+	if visit == nil {
+		return
+	}
+	t.times = stageTimes{seen: touched.At}
+	t.visit = visit
+	t.act(ctx, actions)
 }
 
 // wait keeps another card's event. When too many wait, the newest card is
@@ -259,9 +282,11 @@ func (t *Terminal) act(ctx context.Context, actions []Action) {
 		case OpenCamera:
 			t.Faces.Open()
 		case VerifyFace:
-			t.verify(ctx, a)
+			t.look(ctx, func(ctx context.Context) <-chan Look { return t.Faces.Verify(ctx, a.Trainee, a.Enrolment) })
+		case IdentifyFace:
+			t.look(ctx, func(ctx context.Context) <-chan Look { return t.Faces.Identify(ctx, a.Candidates) })
 		case AcceptFace:
-			t.Faces.Accept()
+			t.Faces.Accept(a.Trainee)
 		case CloseCamera:
 			t.endLook()
 			t.looks = nil
@@ -274,11 +299,12 @@ func (t *Terminal) act(ctx context.Context, actions []Action) {
 	}
 }
 
-func (t *Terminal) verify(ctx context.Context, a VerifyFace) {
+// look begins the looks of the visit in hand.
+func (t *Terminal) look(ctx context.Context, begin func(context.Context) <-chan Look) {
 	look, end := context.WithCancel(ctx)
 	t.endLook = end
 	t.times.verify = t.Now()
-	t.looks = t.Faces.Verify(look, a.Trainee, a.Enrolment)
+	t.looks = begin(look)
 }
 
 // store appends the record and shows what may be shown after it. The append

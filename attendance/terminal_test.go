@@ -46,7 +46,14 @@ func (d *diary) Append(_ context.Context, r Record) (Stored, error) {
 func (d *diary) Show(s Screen) { d.note("screen " + string(s.State)) }
 func (d *diary) Open()         { d.note("camera opens") }
 func (d *diary) Close()        { d.note("camera closes") }
-func (d *diary) Accept()       { d.note("face accepted") }
+func (d *diary) Accept(TraineeID) {
+	d.note("face accepted")
+}
+func (d *diary) Identify(_ context.Context, candidates map[TraineeID]Enrolment) <-chan Look {
+	d.note(fmt.Sprintf("search among %d", len(candidates)))
+	d.looks = make(chan Look, 1)
+	return d.looks
+}
 func (d *diary) Seat(seats map[TraineeID]Seat) {
 	d.note(fmt.Sprintf("%d seated", len(seats)))
 }
@@ -198,4 +205,43 @@ func (d *diary) seatings() (out []string) {
 		}
 	}
 	return out
+}
+
+func TestATouchStartsASearch(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		touch := Tap{Kind: Touched, At: at("09:01:00")}
+		taps <- touch
+		synctest.Wait()
+		taps <- touch // dropped: somebody is served
+		taps <- seen("a")
+		taps <- read("a", "stranger") // waits
+		synctest.Wait()
+		d.looks <- Look{Match: &Match{Trainee: "T01", Score: 0.7, Margin: 0.5, Frames: 3, Model: "87aa", Liveness: -1}}
+		synctest.Wait()
+	})
+	assert.Equal(t, []string{
+		"2 seated", "screen idle",
+		"screen look", "camera opens", "search among 2",
+		"face accepted", "camera closes", "on disk checkin", "screen recorded",
+		"screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown",
+		"camera closes", "0 seated",
+	}, d.entries)
+}
+
+func TestATouchOutsideItsTimeDoesNothing(t *testing.T) {
+	d := &diary{}
+	playTerminal(t, d, func(taps chan<- Tap, terminal *Terminal) {
+		loan, err := terminal.Borrow(context.Background()) // the test's own context is not of the bubble
+		require.NoError(t, err)
+		taps <- Tap{Kind: Touched, At: at("09:01:00")} // an enrolment has the screen
+		synctest.Wait()
+		assert.Empty(t, loan.Cards)
+		loan.Return()
+		<-time.After(3 * time.Hour) // no session is open
+		taps <- Tap{Kind: Touched, At: at("12:01:00")}
+		synctest.Wait()
+	})
+	assert.NotContains(t, d.entries, "camera opens")
+	assert.NotContains(t, d.entries, "screen look")
 }

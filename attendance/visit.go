@@ -30,8 +30,10 @@ type (
 		Trainee   TraineeID
 		Enrolment Enrolment
 	}
-	// AcceptFace says that the look in hand was taken for its trainee.
-	AcceptFace struct{}
+	// IdentifyFace starts the looks where nobody was named.
+	IdentifyFace struct{ Candidates map[TraineeID]Enrolment }
+	// AcceptFace says that the look in hand was taken for a trainee.
+	AcceptFace struct{ Trainee TraineeID }
 	// CloseCamera ends the looks and turns the camera off.
 	CloseCamera struct{}
 	// StoreRecord makes a record durable; Stored answers it.
@@ -40,15 +42,16 @@ type (
 	WakeAt struct{ At time.Time }
 )
 
-func (ShowScreen) action()  {}
-func (OpenCamera) action()  {}
-func (VerifyFace) action()  {}
-func (AcceptFace) action()  {}
-func (CloseCamera) action() {}
-func (StoreRecord) action() {}
-func (WakeAt) action()      {}
+func (ShowScreen) action()   {}
+func (OpenCamera) action()   {}
+func (VerifyFace) action()   {}
+func (IdentifyFace) action() {}
+func (AcceptFace) action()   {}
+func (CloseCamera) action()  {}
+func (StoreRecord) action()  {}
+func (WakeAt) action()       {}
 
-// Visit is one tap from the card to the answer: a state machine without input
+// Visit is one tap, or one touch, from the card to the answer: a state machine without input
 // or output. Events and the time go in, actions come out, and the loop around
 // it acts. It belongs to one goroutine.
 type Visit struct {
@@ -56,20 +59,21 @@ type Visit struct {
 	book   *Book
 	open   CodeOpener
 
-	stage     stage
-	tap       Tap // of CardSeen, later of CardRead; At stays the first
-	place     Place
-	code      ClassCode // zero unless one was presented
-	enrolment Enrolment
-	face      FaceEvidence
-	signals   []Signal
-	sawFace   bool // clear enough to judge, and not the enrolled one
-	sawPoor   bool // in a poor picture
-	cameraUp  bool
-	tryEnds   time.Time // zero until a usable face was seen in this try
-	deadline  time.Time
-	shown     Screen // the look screen that stands
-	after     Screen // what to show once the record is on disk
+	stage      stage
+	tap        Tap                     // of CardSeen, later of CardRead; At stays the first
+	place      Place                   // of an identification, until somebody is found: the first class that allows it
+	candidates map[TraineeID]candidate // of an identification: who may be found; nil with a card
+	code       ClassCode               // zero unless one was presented
+	enrolment  Enrolment
+	face       FaceEvidence
+	signals    []Signal
+	sawFace    bool // clear enough to judge, and not the enrolled one
+	sawPoor    bool // in a poor picture
+	cameraUp   bool
+	tryEnds    time.Time // zero until a usable face was seen in this try
+	deadline   time.Time
+	shown      Screen // the look screen that stands
+	after      Screen // what to show once the record is on disk
 }
 
 type stage int
@@ -205,18 +209,25 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 	switch {
 	case l.Suspect:
 		v.signals = append(v.signals, SignalCamera)
-		return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonSuspect))...)
+		return v.fail(ReasonSuspect)
 	case l.Match == nil:
 		v.sawPoor = v.sawPoor || l.Advice.poorPicture()
 		return v.advise(l.Advice)
 	}
-	if current, ok := v.book.Enrolment(v.place.Trainee.ID); !ok || current.Seq != v.enrolment.Seq {
+	return v.match(l, now)
+}
+
+// match takes a face that was compared.
+func (v *Visit) match(l Look, now time.Time) []Action {
+	who := v.compared(*l.Match)
+	if current, ok := v.book.Enrolment(who.Trainee.ID); !ok || current.Seq != who.Enrolment.Seq {
 		return v.Unusable() // enrolled anew meanwhile: this match is with a template that no longer counts
 	}
-	switch threshold := v.threshold(*l.Match); {
-	case l.Match.Score >= threshold+sureMargin, l.Match.Score >= threshold && l.Match.Frames >= settledFrames:
+	switch {
+	case v.passes(*l.Match):
+		v.place, v.enrolment = who.Place, who.Enrolment
 		return v.accept(*l.Match)
-	case l.Match.Score >= threshold: // the next frames tell
+	case v.reaches(*l.Match): // the next frames tell
 		return nil
 	}
 	v.keepBest(*l.Match)
@@ -236,18 +247,21 @@ func (v *Visit) Look(l Look, now time.Time) []Action {
 // which may not undercut one that the centre calibrated; without a calibration
 // the rules'.
 func (v *Visit) threshold(m Match) float64 {
-	profile := v.place.Package.Profile
-	if m.Threshold <= 0 || profile.FaceCalibrated {
-		return max(m.Threshold, profile.FaceThreshold)
+	profile := v.compared(m).Package.Profile
+	switch {
+	case m.Threshold > 0 && !profile.FaceCalibrated:
+		return m.Threshold
+	case m.Threshold <= 0 && v.candidates != nil:
+		return max(identifyThreshold, profile.FaceThreshold)
 	}
-	return m.Threshold
+	return max(m.Threshold, profile.FaceThreshold)
 }
 
 // accept takes the match. Its level is match and no more: no check of what is
 // alive was measured.
 func (v *Visit) accept(m Match) []Action {
-	v.keepBest(m)
-	v.face.Level = FaceMatch
+	v.keep(m)
+	v.face.Level, v.face.Enrol = FaceMatch, v.enrolment.Seq
 	if v.book.FirstUse(v.place.Trainee.ID, v.enrolment) {
 		v.signals = append(v.signals, SignalFirstUse)
 	}
@@ -257,7 +271,7 @@ func (v *Visit) accept(m Match) []Action {
 			v.signals = append(v.signals, SignalSameFace)
 		}
 	}
-	return append([]Action{AcceptFace{}, CloseCamera{}}, v.conclude(v.decideFace(ReasonNone))...)
+	return append([]Action{AcceptFace{v.place.Trainee.ID}, CloseCamera{}}, v.conclude(v.decideFace(ReasonNone))...)
 }
 
 // Unusable takes that this trainee's template cannot be used here: it is not
@@ -266,7 +280,15 @@ func (v *Visit) Unusable() []Action {
 	if v.stage != looking {
 		return nil
 	}
-	return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(ReasonNoEnrolment))...)
+	return v.fail(ReasonNoEnrolment)
+}
+
+// fail ends the looks without a match.
+func (v *Visit) fail(reason Reason) []Action {
+	if v.candidates != nil {
+		return append([]Action{CloseCamera{}}, v.storeUnidentified(reason)...)
+	}
+	return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(reason))...)
 }
 
 // Tick takes the time a WakeAt asked for. Ticks that come early do nothing.
@@ -289,6 +311,8 @@ func (v *Visit) Tick(now time.Time) []Action {
 func (v *Visit) giveUp() []Action {
 	reason := ReasonNoFace
 	switch {
+	case v.sawFace && v.candidates != nil:
+		reason = ReasonNotIdentified
 	case v.sawFace:
 		reason = ReasonNotMatched
 	case v.sawPoor:
@@ -296,7 +320,7 @@ func (v *Visit) giveUp() []Action {
 	case !v.cameraUp:
 		reason = ReasonNoCamera
 	}
-	return append([]Action{CloseCamera{}}, v.conclude(v.decideFace(reason))...)
+	return v.fail(reason)
 }
 
 func (v *Visit) decideFace(reason Reason) Decision {
@@ -306,10 +330,17 @@ func (v *Visit) decideFace(reason Reason) Decision {
 }
 
 func (v *Visit) keepBest(m Match) {
-	if v.face.Model != "" && m.Score <= v.face.Score {
-		return
+	if v.face.Model == "" || m.Score > v.face.Score {
+		v.keep(m)
 	}
+}
+
+// keep takes a match as what the record says of the face.
+func (v *Visit) keep(m Match) {
 	v.face.Score, v.face.Threshold = round(m.Score), v.threshold(m)
+	if v.candidates != nil {
+		v.face.Margin, v.face.LeastMargin = round(m.Margin), leastMargin(m)
+	}
 	v.face.Uncalibrated, v.face.Calibration = m.Threshold <= 0, m.Calibration
 	v.face.Quality, v.face.Model, v.face.Frames = round(m.Quality), m.Model, m.Frames
 	v.face.Liveness = nil

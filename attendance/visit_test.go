@@ -4,8 +4,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -96,6 +98,11 @@ func (p *player) event(word string, args []string) []Action {
 		visit, actions := NewVisit(p.roster, p.book, testCode, tap)
 		p.visit = visit
 		return actions
+	case "touch":
+		tap.Kind, tap.Reader = Touched, ""
+		visit, actions := NewIdentification(p.roster, p.book, tap, p.now)
+		p.visit = visit
+		return actions
 	case "read":
 		tap.Kind, tap.Credential = CardRead, testCredential(args...)
 		return p.visit.Tap(tap, p.now)
@@ -119,6 +126,11 @@ func (p *player) event(word string, args []string) []Action {
 		r := NewRecord(TypeEnrol, EnrolBody{Trainee: TraineeID(args[0]), Model: "87aa"})
 		require.NoError(p.t, p.book.Observe(p.seq, r.Type, r.Body))
 		return nil
+	case "withdrawn":
+		p.seq++
+		r := NewRecord(TypeWithdraw, WithdrawBody{Trainee: TraineeID(args[0]), Reason: WithdrawOperator})
+		require.NoError(p.t, p.book.Observe(p.seq, r.Type, r.Body))
+		return nil
 	case "unusable":
 		return p.visit.Unusable()
 	case "tick":
@@ -136,7 +148,9 @@ func (p *player) event(word string, args []string) []Action {
 }
 
 // match reads a score and what else the look says: frames=3 unless given,
-// advice, calibrated (a threshold) and like (another trainee, at 0.83).
+// advice, calibrated (a threshold) and like (another trainee, at 0.83). Of an
+// identification it says who it is, by which margin, and the calibrated least
+// margin.
 func (p *player) match(args []string) Look {
 	number := func(text string) float64 {
 		x, err := strconv.ParseFloat(text, 64)
@@ -152,6 +166,12 @@ func (p *player) match(args []string) Look {
 			l.Advice = Advice(value)
 		case "calibrated":
 			l.Match.Threshold, l.Match.Calibration = number(value), "c0ffee"
+		case "who":
+			l.Match.Trainee = TraineeID(value)
+		case "margin":
+			l.Match.Margin = number(value)
+		case "least":
+			l.Match.LeastMargin = number(value)
 		case "like":
 			l.Match.Like = &Likeness{TraineeID(value), 0.83}
 		default:
@@ -169,6 +189,12 @@ func describe(a Action) string {
 		return "open camera"
 	case VerifyFace:
 		return fmt.Sprintf("verify %s by enrolment %d", a.Trainee, a.Enrolment.Seq)
+	case IdentifyFace:
+		text := "identify among"
+		for _, id := range slices.Sorted(maps.Keys(a.Candidates)) {
+			text += fmt.Sprintf(" %s by enrolment %d,", id, a.Candidates[id].Seq)
+		}
+		return strings.TrimSuffix(text, ",")
 	case AcceptFace:
 		return "accept face"
 	case CloseCamera:
@@ -212,7 +238,8 @@ func at(clock string) time.Time {
 }
 
 // The people of the scripts: T01 and T02 are enrolled, T03 never was, T04 is
-// of a class that does not meet now, and a stranger is on no roster.
+// of a class that does not meet now and lets no face alone check in, and a
+// stranger is on no roster.
 var testIdents = map[string]string{
 	"T01":      "990000D15600000500000001FFFFFFFF",
 	"T02":      "990000D15600000500000002FFFFFFFF",
@@ -265,7 +292,7 @@ func testRoster(t *testing.T) *Roster {
 			Officers: []Officer{{ID: "O1", Display: "周*"}},
 			Profile: Profile{
 				ID: "generic", Version: 1, EarlyWindowMin: 30, LateGraceMin: 5,
-				FaceThreshold: 0.412, FaceTries: 3, ConfirmDeadlineS: 15,
+				FaceThreshold: 0.412, FaceTries: 3, ConfirmDeadlineS: 15, Identify: class.id == "c-1",
 			},
 		}
 		for _, id := range class.trainees {

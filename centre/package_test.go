@@ -132,6 +132,20 @@ func TestPublishWarns(t *testing.T) {
 	}
 }
 
+// TestAFaceAloneIsAllowedOnlyWhereTheClassSaysSo: the rule is off by default, and
+// then a package does not name it, so that terminals of earlier builds take it.
+func TestAFaceAloneIsAllowedOnlyWhereTheClassSaysSo(t *testing.T) {
+	c, _ := clocked(t, today)
+	for rest, want := range map[string]bool{"": false, `,"profile":{"identify":false}`: false, `,"profile":{"identify":true}`: true} {
+		plan, err := c.ParsePlan([]byte(planJSON(today, rest)))
+		require.NoError(t, err)
+		assert.Equal(t, want, plan.Profile.Identify)
+		text, err := json.Marshal(plan.Profile)
+		require.NoError(t, err)
+		assert.Equal(t, want, strings.Contains(string(text), "identify"))
+	}
+}
+
 func TestPublishRefuses(t *testing.T) {
 	c, _ := clocked(t, today)
 	people, err := centre.ParseRoster([]byte(roster))

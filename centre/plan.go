@@ -101,6 +101,7 @@ type profileFile struct {
 	FaceCalibrated   *bool    `json:"face_calibrated"`
 	FaceTries        *int     `json:"face_tries"`
 	ConfirmDeadlineS *int     `json:"confirm_deadline_s"`
+	Identify         *bool    `json:"identify"`
 }
 
 type personFile struct {
@@ -235,6 +236,7 @@ func (f *profileFile) profile() attendance.Profile {
 	set(&p.FaceCalibrated, f.FaceCalibrated)
 	set(&p.FaceTries, f.FaceTries)
 	set(&p.ConfirmDeadlineS, f.ConfirmDeadlineS)
+	set(&p.Identify, f.Identify)
 	return p
 }
 

@@ -141,6 +141,21 @@ func exampleRecords(t *testing.T, terminal ed25519.PrivateKey) []attendance.Reco
 		attendance.NewRecord(attendance.TypeAdmin, attendance.AdminBody{
 			Serial: 7, Kind: attendance.CommandCorrect, SHA256: strings.Repeat("c7", 32), Result: attendance.CommandDone,
 		}),
+		attendance.NewRecord(attendance.TypeCheckin, attendance.CheckinBody{
+			Trainee: "tr-0007", Class: "c-2026-031", Session: "s-2", Decision: attendance.OnTime, Tapped: "2026-11-21T09:46:02.950+08:00",
+			Face: &attendance.FaceEvidence{
+				Level: attendance.FaceMatch, Mode: attendance.FaceIdentified, Tries: 1, Score: 0.68, Threshold: 0.45, Margin: 0.41,
+				LeastMargin: 0.05, Uncalibrated: true, Quality: 0.96, Model: model, Enrol: 12, Frames: 4,
+			},
+			Profile: profile, Signals: []attendance.Signal{attendance.SignalFirstUse},
+		}),
+		attendance.NewRecord(attendance.TypeUnknown, attendance.UnknownBody{
+			Tapped: "2026-11-21T09:49:02.950+08:00", Reason: attendance.ReasonNotIdentified,
+			Face: &attendance.FaceEvidence{
+				Level: attendance.FaceNone, Mode: attendance.FaceIdentified, Tries: 3, Score: 0.21, Threshold: 0.45, Margin: 0.04,
+				LeastMargin: 0.05, Uncalibrated: true, Quality: 0.94, Model: model, Frames: 5,
+			},
+		}),
 		attendance.NewRecord(attendance.TypeKey, attendance.KeyBody{
 			Old: chain.KeyID(terminal.Public()), New: chain.KeyID(next.Public()), Handover: handover,
 		}),

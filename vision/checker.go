@@ -115,13 +115,14 @@ func (c *Checker) Seat(seats map[attendance.TraineeID]attendance.Seat) {
 	c.sitting.seat(seats)
 }
 
-// Accept says that the look in hand was taken for its trainee: later faces of
-// the session are compared with this one. Without a look it does nothing.
-func (c *Checker) Accept() {
+// Accept says that the look in hand was taken for this trainee: later faces of
+// the session are compared with this one. Without a look, or if its newest face
+// is another candidate's, it does nothing.
+func (c *Checker) Accept(trainee attendance.TraineeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.look != nil && c.look.accept != nil {
-		c.look.accept()
+		c.look.accept(trainee)
 	}
 }
 
@@ -167,70 +168,90 @@ func (c *Checker) Verify(ctx context.Context, trainee attendance.TraineeID, enro
 		close(looks)
 		return looks
 	}
-	v := &verification{
-		checker: c, trainee: trainee, template: template, looks: looks,
-		gate: gate{quality: c.config.Quality},
-	}
-	c.begin(ctx, &look{
-		frame: func(a Answer, model string) bool {
+	c.compare(ctx, looks, &comparison{
+		with: func(face Embedding, model string) *attendance.Match {
 			if model != template.Model {
 				c.config.Log.Warn("template of another embedder", "enrol", enrolment.Seq)
-				return false
+				return nil
 			}
-			v.frame(a)
-			return true
+			return c.match(trainee, face, template)
 		},
-		blind:   func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
-		suspect: func() { offer(looks, attendance.Look{At: c.config.Now(), Suspect: true}) },
-		accept:  func() { c.sitting.accept(trainee, v.best, template.Model) },
-		done:    v.end,
+		wipe: template.Wipe,
 	})
 	return looks
 }
 
-// verification is one person's look. Its functions are called with Checker.mu
-// held.
-type verification struct {
-	checker  *Checker
-	trainee  attendance.TraineeID
-	template Template
-	looks    chan attendance.Look
-	gate     gate
-	probe    probe
-	best     Embedding // the face, as it matched best
-	score    float64   // of best
+// compare begins a look that compares faces. The caller holds mu.
+func (c *Checker) compare(ctx context.Context, looks chan attendance.Look, v *comparison) {
+	v.checker, v.looks, v.gate = c, looks, gate{quality: c.config.Quality}
+	c.begin(ctx, &look{
+		frame:   v.frame,
+		blind:   func() { offer(looks, attendance.Look{At: c.config.Now(), Advice: attendance.AdviceCamera}) },
+		suspect: func() { offer(looks, attendance.Look{At: c.config.Now(), Suspect: true}) },
+		accept:  v.accept,
+		done:    v.end,
+	})
+}
+
+// comparison is a look at one person, named or not. Its functions are called
+// with Checker.mu held.
+type comparison struct {
+	with func(face Embedding, model string) *attendance.Match // nil if nothing can be compared with it
+	wipe func()                                               // forgets the templates
+
+	checker *Checker
+	looks   chan attendance.Look
+	gate    gate
+	probe   probe
+	best    Embedding            // the face, as it matched best
+	of      attendance.TraineeID // whom best matched
+	model   string               // embedder of best
+	score   float64              // of best
 }
 
 // frame says what the newest frame, with those before it, means for the
-// enrolled person.
-func (v *verification) frame(a Answer) {
+// enrolled. It reports false if nothing can be compared with it.
+func (v *comparison) frame(a Answer, model string) bool {
 	l := attendance.Look{At: v.checker.config.Now()}
 	person, advice := Usable(a.Faces)
 	if person < 0 || len(a.Faces[person].Embedding) == 0 {
 		v.probe.wipe()
 		l.Advice = advice
 		offer(v.looks, l)
-		return
+		return true
 	}
 	f := a.Faces[person]
 	l.Advice = v.gate.advise(f, a.Width)
 	face, frames := v.probe.add(f)
-	l.Match = v.checker.match(v.trainee, face, v.template)
+	l.Match = v.with(face, model)
+	if l.Match == nil {
+		clear(face)
+		return false
+	}
 	l.Match.Frames, l.Match.Quality, l.Match.Liveness = frames, f.Score, f.Liveness
-	if v.best == nil || l.Match.Score > v.score {
+	if v.best == nil || l.Match.Trainee != v.of || l.Match.Score > v.score {
 		clear(v.best)
-		v.best, v.score = face, l.Match.Score
+		v.best, v.of, v.model, v.score = face, l.Match.Trainee, model, l.Match.Score
 	} else {
 		clear(face)
 	}
 	offer(v.looks, l)
+	return true
+}
+
+// accept keeps the face for the session, unless a newer frame found somebody
+// else.
+func (v *comparison) accept(trainee attendance.TraineeID) {
+	if v.of == trainee {
+		v.checker.sitting.accept(trainee, v.best, v.model)
+	}
 }
 
 // end wipes what the look held and closes its channel.
-func (v *verification) end() {
+func (v *comparison) end() {
 	v.probe.wipe()
 	clear(v.best)
-	v.template.Wipe()
+	v.wipe()
 	close(v.looks)
 }
 
@@ -238,9 +259,10 @@ func (v *verification) end() {
 // in the same session. The caller holds mu.
 func (c *Checker) match(trainee attendance.TraineeID, face Embedding, template Template) *attendance.Match {
 	m := &attendance.Match{
-		Score: Cosine(template.Embedding, face),
-		Model: template.Model,
-		Like:  c.sitting.like(trainee, face, template.Model, c.config.DuplicateThreshold),
+		Trainee: trainee,
+		Score:   Cosine(template.Embedding, face),
+		Model:   template.Model,
+		Like:    c.sitting.like(trainee, face, template.Model, c.config.DuplicateThreshold),
 	}
 	if k := c.calibration; k != nil && k.Verify != nil && k.Embedder == template.Model {
 		m.Threshold, m.Calibration = k.Verify.Threshold, k.ID
@@ -269,7 +291,7 @@ type look struct {
 	frame   func(a Answer, model string) bool // false ends the look
 	blind   func()                            // a second without a frame
 	suspect func()                            // the camera shows a still or a repeated film; may be nil
-	accept  func()                            // nil if nothing can be accepted
+	accept  func(attendance.TraineeID)        // nil if nothing can be accepted
 	done    func()
 	work    Work // beyond finding the face
 	seen    bool // a frame came since the last tick of blindness

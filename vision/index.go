@@ -66,6 +66,7 @@ func (x *Index) Search(face Embedding) Candidate {
 	if len(unit) != x.dimensions || x.Len() == 0 {
 		return Candidate{Score: -1}
 	}
+	defer clear(unit)
 	best := podium{first: -1, second: -1}
 	rest := x.vectors
 	person, d := 0, x.dimensions

@@ -289,7 +289,7 @@ func (h *hall) enrol() {
 	}
 	p := &attendance.Package{
 		V: 1, Tenant: "demo", Terminal: "t-1", Serial: 1, Class: attendance.ClassInfo{ID: "c-1"},
-		Profile: attendance.Profile{ID: "generic", Version: 1, EarlyWindowMin: 30, LateGraceMin: 60, FaceThreshold: threshold, FaceTries: 3, ConfirmDeadlineS: 15},
+		Profile: attendance.Profile{ID: "generic", Version: 1, EarlyWindowMin: 30, LateGraceMin: 60, FaceThreshold: threshold, FaceTries: 3, ConfirmDeadlineS: 15, Identify: true},
 	}
 	for i, hour := range []int{9, 14} {
 		start := time.Date(2026, 11, 23, hour, 0, 0, 0, time.UTC)
@@ -328,8 +328,8 @@ func (h *hall) show(face vision.Embedding, live float64) {
 	require.NoError(h.t, h.scene.write(h.file))
 }
 
-// tap is one visit with a trainee's card, in the terminal's order; a look takes
-// 800 ms of the hall's time. It gives the record that it made.
+// tap is one visit with a trainee's card. It gives the record that it made, if
+// that is of a check-in.
 func (h *hall) tap(card attendance.TraineeID) attendance.CheckinBody {
 	h.t.Helper()
 	h.seat()
@@ -339,25 +339,44 @@ func (h *hall) tap(card attendance.TraineeID) attendance.CheckinBody {
 	tap.Kind, tap.Credential = attendance.CardRead, attendance.Credential{
 		Kind: attendance.KindUID, Level: attendance.LevelUID, UID: attendance.NewUID(string(card)),
 	}
+	record := h.play(visit, visit.Tap(tap, h.now))
+	if record.Type != attendance.TypeCheckin {
+		return attendance.CheckinBody{}
+	}
+	body, err := attendance.ReadBody[attendance.CheckinBody](record.Body)
+	require.NoError(h.t, err)
+	return body
+}
+
+// touch is one visit without a card. It gives the record that it made.
+func (h *hall) touch() attendance.Record {
+	h.t.Helper()
+	h.seat()
+	h.checker.Open()
+	visit, actions := attendance.NewIdentification(h.roster, h.book, attendance.Tap{Kind: attendance.Touched, At: h.now}, h.now)
+	require.NotNil(h.t, visit, "the session is open and allows it")
+	return h.play(visit, actions)
+}
+
+// play does what a visit asks, in the terminal's order; a look takes 800 ms of
+// the hall's time. It gives the visit's record.
+func (h *hall) play(visit *attendance.Visit, actions []attendance.Action) attendance.Record {
+	h.t.Helper()
 	var looks <-chan attendance.Look
-	actions := visit.Tap(tap, h.now)
 	for {
 		for _, a := range actions {
 			switch a := a.(type) {
 			case attendance.VerifyFace:
 				looks = h.checker.Verify(h.t.Context(), a.Trainee, a.Enrolment)
+			case attendance.IdentifyFace:
+				looks = h.checker.Identify(h.t.Context(), a.Candidates)
 			case attendance.AcceptFace:
-				h.checker.Accept()
+				h.checker.Accept(a.Trainee)
 			case attendance.CloseCamera:
 				h.checker.Close()
 			case attendance.StoreRecord:
 				h.observe(a.Record)
-				if a.Record.Type != attendance.TypeCheckin {
-					return attendance.CheckinBody{}
-				}
-				body, err := attendance.ReadBody[attendance.CheckinBody](a.Record.Body)
-				require.NoError(h.t, err)
-				return body
+				return a.Record
 			}
 		}
 		h.now = h.now.Add(800 * time.Millisecond)

@@ -125,7 +125,7 @@ func TestNoTemplateIsLeftInMemory(t *testing.T) {
 	look := <-looks
 	require.NotNil(t, look.Match)
 	assert.Equal(t, make(Embedding, 512), frame.Embedding, "the frame's own vector")
-	checker.Accept()
+	checker.Accept("t1")
 	accepted := checker.sitting.accepted["t1"].face
 	require.NotEqual(t, make(Embedding, 512), accepted)
 	checker.Close()
@@ -138,6 +138,51 @@ func TestNoTemplateIsLeftInMemory(t *testing.T) {
 	assert.Equal(t, make(Embedding, 512), accepted)
 	assert.Empty(t, checker.sitting.accepted)
 	require.Zero(t, inMemory(t, canary), "after the session")
+}
+
+// TestNoCandidatesTemplateIsLeftInMemory is the same of an identification, which
+// opens the templates of all candidates who are seated, and of nobody else.
+func TestNoCandidatesTemplateIsLeftInMemory(t *testing.T) {
+	state, keyDir := t.TempDir(), t.TempDir()
+	keys, err := device.OpenSubjectKeys(keyDir, filepath.Join(state, "subjects"))
+	require.NoError(t, err)
+	gallery, err := OpenGallery(filepath.Join(state, "templates"), keys)
+	require.NoError(t, err)
+	checker, err := New(Config{Worker: "w", WorkerConfig: "c", Now: time.Now, Log: slog.New(slog.DiscardHandler)}, gallery)
+	require.NoError(t, err)
+	checker.setModel("m")
+	candidates, seats := map[attendance.TraineeID]attendance.Enrolment{}, map[attendance.TraineeID]attendance.Seat{}
+	canaries := map[attendance.TraineeID][]byte{}
+	for _, id := range []attendance.TraineeID{"t1", "t2", "absent"} {
+		candidates[id], canaries[id] = canaryTemplate(t, gallery, id)
+		if id != "absent" {
+			seats[id] = attendance.Seat{Session: "s-1", Enrolment: candidates[id]}
+		}
+	}
+	none := func(when string) {
+		t.Helper()
+		for id, canary := range canaries {
+			require.Zero(t, inMemory(t, canary), "%s: %s", when, id)
+		}
+	}
+	_, open := <-checker.Identify(t.Context(), candidates)
+	require.False(t, open, "nobody is seated")
+	none("outside a session")
+
+	checker.Seat(seats)
+	looks := checker.Identify(t.Context(), candidates)
+	checker.frame(Answer{Kind: KindFrame, ID: checker.ordered().ID})
+	require.Nil(t, (<-looks).Match)
+	none("before a face is seen")
+
+	frame := Face{Box: Box{W: 150, H: 180}, Embedding: randomFace(rand.New(rand.NewPCG(1, 2)), 512)}
+	checker.frame(Answer{Kind: KindFrame, ID: checker.ordered().ID, Faces: []Face{frame}})
+	require.NotNil(t, (<-looks).Match)
+	require.Positive(t, inMemory(t, canaries["t1"]), "the control: while somebody is looked for")
+	require.Positive(t, inMemory(t, canaries["t2"]), "the control: while somebody is looked for")
+	require.Zero(t, inMemory(t, canaries["absent"]), "of no open session")
+	checker.Close()
+	none("after the look")
 }
 
 // TestAcceptedFacesBelongToTheirSession: the next session of the same class,

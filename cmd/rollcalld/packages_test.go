@@ -62,10 +62,13 @@ func newRoom(t *testing.T) *room {
 // nobody shows nothing and looks at nothing.
 type nobody struct{}
 
-func (nobody) Show(attendance.Screen) {}
-func (nobody) Open()                  {}
-func (nobody) Close()                 {}
-func (nobody) Accept()                {}
+func (nobody) Show(attendance.Screen)      {}
+func (nobody) Open()                       {}
+func (nobody) Close()                      {}
+func (nobody) Accept(attendance.TraineeID) {}
+func (nobody) Identify(context.Context, map[attendance.TraineeID]attendance.Enrolment) <-chan attendance.Look {
+	return nil
+}
 
 func (nobody) Seat(map[attendance.TraineeID]attendance.Seat) {}
 func (nobody) Verify(context.Context, attendance.TraineeID, attendance.Enrolment) <-chan attendance.Look {

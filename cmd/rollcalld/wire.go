@@ -55,7 +55,7 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 	if err = d.recall(trust); err != nil {
 		return nil, err
 	}
-	cfg.Panel.Zone = zone
+	cfg.Panel.Zone, cfg.Panel.Touch = zone, d.touched
 	if d.panel, err = panel.New(cfg.Panel, d.health, log); err != nil {
 		return nil, err
 	}
@@ -85,6 +85,15 @@ func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err err
 	}))
 	d.cameraFaults.append = d.terminal.Append
 	return d, nil
+}
+
+// touched takes a touch on the screen. One that finds the events full is lost:
+// many are served before it.
+func (d *daemon) touched() {
+	select {
+	case d.taps <- attendance.Tap{Kind: attendance.Touched, At: d.clock.Now()}:
+	default:
+	}
 }
 
 func (d *daemon) openLedger(trust chain.Trust) (err error) {

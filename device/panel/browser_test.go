@@ -219,7 +219,10 @@ func gallery(t *testing.T) map[string]attendance.Screen {
 			}
 		case attendance.ScreenPaused:
 			add(string(state), state, func(s *attendance.Screen) { s.Reason, s.Name = "E18", "" })
-		case attendance.ScreenStarting, attendance.ScreenNoClass, attendance.ScreenIdle, attendance.ScreenReading, attendance.ScreenUnknown:
+		case attendance.ScreenIdle:
+			add(string(state), state, func(s *attendance.Screen) { s.Name = "" })
+			add(string(state)+"-identify", state, func(s *attendance.Screen) { s.Name, s.Identify = "", true })
+		case attendance.ScreenStarting, attendance.ScreenNoClass, attendance.ScreenReading, attendance.ScreenUnknown:
 			add(string(state), state, func(s *attendance.Screen) { s.Name = "" })
 		default:
 			add(string(state), state, nil)
@@ -333,6 +336,40 @@ func TestBadgesInTheBrowser(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestTheFaceButton touches the button in a real browser: it is there when the
+// class allows it and a camera works, and a touch arrives once.
+func TestTheFaceButton(t *testing.T) {
+	touches := make(chan struct{}, 4)
+	p := newPanel(t, Config{Touch: func() { touches <- struct{}{} }})
+	run(t, p)
+	page := openTab(t, 1280, 800, "http://"+p.Addr().String())
+	hidden := func() bool {
+		page.waitFor(p)
+		return eval[bool](page, "document.getElementById('identify').hidden")
+	}
+	idle := attendance.Screen{State: attendance.ScreenIdle, Class: "电工初级班", Until: "11:30"}
+	p.Show(idle)
+	assert.True(t, hidden(), "not allowed")
+	idle.Identify = true
+	p.Show(idle)
+	require.False(t, hidden())
+	assert.Empty(t, page.measure().Overflows)
+	page.screenshot("identify")
+	page.click("#identify")
+	<-touches
+	p.health.Set(device.PartReader, device.StateDown, device.Sentence{})
+	page.wait("document.body.dataset.state === 'no_reader'")
+	assert.False(t, hidden(), "a face needs no reader")
+	p.health.Set(device.PartCamera, device.StateDown, device.Sentence{})
+	page.wait("document.getElementById('identify').hidden")
+	p.health.OK(device.PartCamera)
+	page.wait("!document.getElementById('identify').hidden")
+	p.Show(attendance.Screen{State: attendance.ScreenLook, Try: 1, Tries: 3})
+	assert.True(t, hidden(), "somebody is served")
+	assert.Empty(t, touches)
+	assert.Empty(t, page.complained())
 }
 
 func TestLanguageButton(t *testing.T) {

@@ -5,9 +5,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"rollcall/attendance"
 )
 
-const maxBody = 64 << 10 // nothing here reads a body yet
+const maxBody = 64 << 10 // nothing here reads a body
 
 // route is one path of the panel. Tests walk them all.
 type route struct {
@@ -19,6 +21,7 @@ func (p *Panel) routes() []route {
 	routes := []route{
 		{"GET /events", p.serveEvents},
 		{"GET /preview", p.servePreview},
+		{"POST /identify", p.serveIdentify},
 		{"GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "alive") }},
 		{"GET /readyz", p.serveReady},
 		{"GET /healthz", p.serveHealth},
@@ -70,6 +73,20 @@ func withHeaders(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
+}
+
+// serveIdentify takes a touch of the idle screen's button. A touch that comes
+// when that screen does not stand, or stands without the button, is refused.
+func (p *Panel) serveIdentify(w http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	offered := p.screen.State == attendance.ScreenIdle && p.screen.Identify
+	p.mu.Unlock()
+	if !offered || p.cfg.Touch == nil {
+		answer(w, http.StatusConflict, "nothing to touch on this screen")
+		return
+	}
+	p.cfg.Touch()
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (p *Panel) serveReady(w http.ResponseWriter, _ *http.Request) {

@@ -29,6 +29,9 @@ type Config struct {
 	// Zone is the time zone of the clock on the page, so that it shows the time
 	// that records carry. Nil leaves it to the browser.
 	Zone *time.Location `toml:"-"`
+	// Touch, if not nil, is told when the button of the idle screen was touched,
+	// to check in by face alone. It must not block.
+	Touch func() `toml:"-"`
 }
 
 func (c Config) withDefaults() Config {

@@ -365,7 +365,7 @@ func TestThePanelKnowsWhetherAnyoneSeesIt(t *testing.T) {
 func TestEveryRouteIsGuarded(t *testing.T) {
 	p := newPanel(t, Config{})
 	handler := p.Handler()
-	require.Len(t, p.routes(), 9)
+	require.Len(t, p.routes(), 10)
 	ask := func(method, path, host string, header ...string) *httptest.ResponseRecorder {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // ends streams
 		defer cancel()
@@ -509,4 +509,35 @@ func TestTidy(t *testing.T) {
 			assert.Equal(t, test.want, tidy(test.in))
 		})
 	}
+}
+
+// TestATouchCountsOnTheScreenThatOffersIt: whatever a page sends, a face is
+// looked for only when the idle screen asks for it, and never for another origin.
+func TestATouchCountsOnTheScreenThatOffersIt(t *testing.T) {
+	touches := 0
+	p := newPanel(t, Config{Touch: func() { touches++ }})
+	handler := p.Handler()
+	touch := func(method, origin string) int {
+		r := httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1/identify", nil)
+		if origin != "" {
+			r.Header.Set("Origin", origin)
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code
+	}
+	for name, s := range map[string]attendance.Screen{
+		"not allowed":        {State: attendance.ScreenIdle},
+		"somebody is served": {State: attendance.ScreenLook, Identify: true},
+		"no class":           {State: attendance.ScreenNoClass},
+	} {
+		p.Show(s)
+		assert.Equal(t, http.StatusConflict, touch(http.MethodPost, ""), name)
+	}
+	p.Show(attendance.Screen{State: attendance.ScreenIdle, Identify: true})
+	assert.Equal(t, http.StatusForbidden, touch(http.MethodPost, "http://evil.example"))
+	assert.Equal(t, http.StatusMethodNotAllowed, touch(http.MethodGet, ""))
+	require.Zero(t, touches)
+	assert.Equal(t, http.StatusNoContent, touch(http.MethodPost, "http://127.0.0.1"))
+	assert.Equal(t, 1, touches)
 }

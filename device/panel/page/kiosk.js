@@ -81,6 +81,7 @@ function draw() {
     li.hidden = lost || !badges[key] || (key === 'reader' && state === 'no_reader'); // once is enough
     li.lastChild.textContent = fill(t.badge[key === 'offline' && badges.unsent ? 'saved' : key], badges);
   }
+  put('identify', ['idle', 'no_reader'].includes(state) && screen.identify && !badges.camera ? t.button.identify : '');
   put('privacy', t.privacy);
   put('size', t.button.size);
   put('language', t.button.language);
@@ -254,6 +255,9 @@ $('language').addEventListener('click', () => {
   language = language === 'zh' ? 'en' : 'zh';
   restHome();
   draw();
+});
+$('identify').addEventListener('click', () => {
+  fetch('/identify', {method: 'POST'}).catch(() => {}); // the stream says that the daemon is gone
 });
 addEventListener('resize', fit);
 document.fonts.ready.then(fit);

@@ -47,6 +47,6 @@
     headlinePx: px('headline'), advicePx: px('advice'), codePx: px('code'),
     faint: all.filter((e) => e.innerText && contrast(e) < (e.id === 'headline' ? 7 : 4.5)).map((e) => e.id || e.tagName),
     icons: [...document.querySelectorAll('.icon')].filter(seen).map((e) => e.dataset.icon),
-    small: [...document.querySelectorAll('button')].filter((e) => e.offsetWidth < 60 || e.offsetHeight < 60).map((e) => e.id),
+    small: [...document.querySelectorAll('button')].filter(seen).filter((e) => e.offsetWidth < 60 || e.offsetHeight < 60).map((e) => e.id),
   };
 })()
