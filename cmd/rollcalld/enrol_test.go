@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -64,7 +65,7 @@ func newOffice(t *testing.T) *office {
 		trainees = append(trainees, map[string]any{"trainee": id, "name": cardOf[id].Name, "person_no": cardOf[id].PersonNo})
 	}
 	publishClass(t, dir, o.state, map[string]any{
-		"trainees": trainees, "officers": []any{
+		"profile": map[string]any{"identify": true}, "trainees": trainees, "officers": []any{
 			map[string]any{"id": "O1", "name": officer.Name, "person_no": officer.PersonNo},
 			map[string]any{"id": "O2", "name": another.Name, "person_no": another.PersonNo},
 		},
@@ -172,7 +173,7 @@ func TestEnrolmentThroughTheDaemon(t *testing.T) {
 	require.NoError(t, stop())
 	stop = o.start()
 	o.checkIn("T3", o.people[5])
-	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"duplicate"`), 1, "all is remembered after a restart")
+	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"duplicate"`, `"card"`), 1, "all is remembered after a restart")
 	require.NoError(t, stop())
 }
 
@@ -212,6 +213,12 @@ func fromConsentToErasure(t *testing.T, o *office) {
 	o.checkIn("T3", o.people[5])
 	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"level":"match"`, fmt.Sprintf(`"enrol":%d`, answer.Seq)), 1)
 
+	// The same person without a card, and one whom nobody enrolled.
+	o.touch("checkin", o.people[5])
+	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T3"`, `"decision":"duplicate"`, `"mode":"identified"`, fmt.Sprintf(`"enrol":%d`, answer.Seq)), 1)
+	o.touch("unknown", o.people[3])
+	require.Len(t, o.records(`"type":"unknown"`, `"reason":"not_identified"`), 1)
+
 	// Withdrawal takes effect at once, and erasure is done when it is answered.
 	assert.Len(t, o.templates(), 3)
 	began := time.Now()
@@ -225,6 +232,8 @@ func fromConsentToErasure(t *testing.T, o *office) {
 	require.ErrorContains(t, err, "was withdrawn")
 	o.checkIn("T1", o.people[0])
 	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T1"`, `"reason":"no_enrolment"`), 1, "the card still does, with a person's word")
+	o.touch("checkin", o.people[0])
+	require.Len(t, o.records(`"type":"checkin"`, `"trainee":"T2"`, `"decision":"on_time"`, `"mode":"identified"`), 1, "the one template that is left of them")
 }
 
 // checkIn presents a card and waits for its record.
@@ -236,6 +245,28 @@ func (o *office) checkIn(id attendance.TraineeID, who simulator.Person) {
 	remove := o.module.Place(simulator.InventIDCard(cardOf[id]))
 	defer remove()
 	require.Eventually(o, func() bool { return len(o.records(`"type":"checkin"`)) > before }, 60*time.Second, 50*time.Millisecond)
+}
+
+// touch touches the button of the panel, as soon as it stands there, and waits
+// for the record of what came of it.
+func (o *office) touch(record string, who simulator.Person) {
+	o.Helper()
+	before := len(o.records(`"type":"`+record+`"`, `"mode":"identified"`))
+	o.camera.Show(who, simulator.AtCheckIn)
+	defer o.camera.Empty()
+	status, err := o.client.Status(o.Context())
+	require.NoError(o, err)
+	require.Eventually(o, func() bool {
+		answer, err := http.Post(status.Panel+"/identify", "", nil)
+		if err != nil {
+			return false
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode == http.StatusNoContent
+	}, 60*time.Second, 50*time.Millisecond)
+	require.Eventually(o, func() bool {
+		return len(o.records(`"type":"`+record+`"`, `"mode":"identified"`)) > before
+	}, 60*time.Second, 50*time.Millisecond)
 }
 
 func (o *office) templates() []os.DirEntry {
