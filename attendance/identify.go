@@ -35,6 +35,10 @@ func NewIdentification(roster *Roster, book *Book, touched Tap, now time.Time) (
 	return v, append(v.advise(AdviceNone), OpenCamera{}, IdentifyFace{enrolments}, WakeAt{v.deadline})
 }
 
+// yields reports whether a card may take the visit's place: nobody is named yet,
+// and no record is on its way.
+func (v *Visit) yields() bool { return v.candidates != nil && v.stage == looking }
+
 // compared gives whose template a match is with, and where they belong.
 func (v *Visit) compared(m Match) candidate {
 	if v.candidates != nil {

@@ -190,7 +190,8 @@ func (t *Terminal) Run(ctx context.Context) error {
 }
 
 // tap hands a card's event to the visit it belongs to. Another card waits for
-// the visit in hand.
+// the visit in hand, unless that is a search, which ends unrecorded: whoever
+// touched the screen and walked away holds up nobody with a card.
 func (t *Terminal) tap(ctx context.Context, tap Tap) {
 	tap.At = tap.At.In(t.Now().Location())
 	switch {
@@ -201,9 +202,11 @@ func (t *Terminal) tap(ctx context.Context, tap Tap) {
 	case t.visit != nil && tap.Kind != CardSeen && tap.Reader == t.visit.Reader() && !t.hasWaiting(tap.Reader):
 		t.times.tap(tap, t.Now())
 		t.act(ctx, t.visit.Tap(tap, t.Now()))
-	case t.visit != nil:
+	case t.visit != nil && !(tap.Kind == CardSeen && t.visit.yields()):
 		t.wait(tap)
 	case tap.Kind == CardSeen:
+		t.endLook() // of a search; the camera stays open
+		t.looks = nil
 		t.times = stageTimes{seen: tap.At}
 		var actions []Action
 		t.visit, actions = NewVisit(t.Roster(), t.Book, t.Code, tap)

@@ -214,8 +214,6 @@ func TestATouchStartsASearch(t *testing.T) {
 		taps <- touch
 		synctest.Wait()
 		taps <- touch // dropped: somebody is served
-		taps <- seen("a")
-		taps <- read("a", "stranger") // waits
 		synctest.Wait()
 		d.looks <- Look{Match: &Match{Trainee: "T01", Score: 0.7, Margin: 0.5, Frames: 3, Model: "87aa", Liveness: -1}}
 		synctest.Wait()
@@ -224,9 +222,31 @@ func TestATouchStartsASearch(t *testing.T) {
 		"2 seated", "screen idle",
 		"screen look", "camera opens", "search among 2",
 		"face accepted", "camera closes", "on disk checkin", "screen recorded",
-		"screen reading", "camera opens", "camera closes", "on disk unknown", "screen unknown",
 		"camera closes", "0 seated",
 	}, d.entries)
+}
+
+func TestACardTakesThePlaceOfASearch(t *testing.T) {
+	d := &diary{}
+	runTerminal(t, d, func(taps chan<- Tap) {
+		taps <- Tap{Kind: Touched, At: at("09:01:00")} // and walks away
+		synctest.Wait()
+		searched := d.looks
+		taps <- seen("a")
+		taps <- read("a", "T02")
+		synctest.Wait()
+		searched <- Look{Match: &Match{Trainee: "T01", Score: 0.7, Margin: 0.5, Frames: 3, Model: "87aa", Liveness: -1}} // too late
+		d.looks <- pass()
+		<-time.After(20 * time.Second) // past the search's deadline
+	})
+	assert.Equal(t, []string{
+		"2 seated", "screen idle",
+		"screen look", "camera opens", "search among 2",
+		"screen reading", "camera opens", "screen look", "verify T02",
+		"face accepted", "camera closes", "on disk checkin", "screen recorded", "screen idle", "screen idle",
+		"camera closes", "0 seated",
+	}, d.entries)
+	assert.EqualValues(t, 1, d.appends.Load(), "the search left no record")
 }
 
 func TestATouchOutsideItsTimeDoesNothing(t *testing.T) {

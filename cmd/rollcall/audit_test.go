@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollcall/attendance"
 	"rollcall/device"
 	"rollcall/queue/chain"
 )
@@ -96,6 +97,13 @@ func TestShow(t *testing.T) {
 	assert.Contains(t, text, `"code": "removed"`)
 	err := run(t.Context(), []string{"ledger", "show", "-seq", "7", b.state}, &bytes.Buffer{})
 	assert.ErrorContains(t, err, "no such record")
+}
+
+func TestACheckInByFaceAloneIsListedWithoutACard(t *testing.T) {
+	for want, card := range map[string]string{"T1 c-1 s-1, on_time, face match, no card": "", "T1 c-1 s-1, on_time, face match, card file": `"card":{"kind":"id","level":"file","reader":"r"},`} {
+		body := `{"trainee":"T1","class":"c-1","session":"s-1","decision":"on_time",` + card + `"face":{"level":"match","tries":1}}`
+		assert.Equal(t, want, inShort(chain.Entry{Type: string(attendance.TypeCheckin), Body: []byte(body)}))
+	}
 }
 
 func TestExportCSV(t *testing.T) {

@@ -204,5 +204,8 @@ func inShort(e chain.Entry) string {
 	if c.Face != nil {
 		said += ", face " + string(c.Face.Level)
 	}
+	if c.Card == (attendance.CardEvidence{}) { // a face alone
+		return fmt.Sprintf("%s %s %s, %s, no card", c.Trainee, c.Class, c.Session, said)
+	}
 	return fmt.Sprintf("%s %s %s, %s, card %s", c.Trainee, c.Class, c.Session, said, c.Card.Level)
 }
