@@ -1,7 +1,6 @@
 package queue_test
 
 import (
-	"bufio"
 	"bytes"
 	"flag"
 	"fmt"
@@ -37,22 +36,7 @@ func noteBlocks(t *testing.T) *journal {
 	disk := filepath.Join(dir, "disk")
 	start := makeDisk(t, j, disk)
 	under := t.TempDir()
-	attach(t, disk, under, func() {
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childFill+"="+under)
-		child.Stderr = os.Stderr
-		out, err := child.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, child.Start())
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			var s attendance.Stored
-			_, err := fmt.Sscanf(lines.Text(), "%d %s", &s.Seq, &s.Code)
-			require.NoError(t, err)
-			j.note(change{Kind: acknowledged, Ack: s})
-		}
-		require.NoError(t, child.Wait())
-	})
+	attach(t, disk, under, func() { j.fill(t, under) })
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return &journal{Changes: slices.Clone(j.Changes), Root: root, Start: start}

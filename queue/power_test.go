@@ -505,6 +505,15 @@ func (j *journal) keep(t *testing.T, path string) {
 func noteNow(t *testing.T) *journal {
 	t.Helper()
 	dir, j, root := mount(t)
+	j.fill(t, dir)
+	j.mu.Lock() // the kernel lets files go a little later
+	defer j.mu.Unlock()
+	return &journal{Changes: slices.Clone(j.Changes), Root: root}
+}
+
+// fill has a child fill a ledger in dir, and notes what it acknowledged.
+func (j *journal) fill(t *testing.T, dir string) {
+	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), childFill+"="+dir)
 	child.Stderr = os.Stderr
@@ -519,9 +528,6 @@ func noteNow(t *testing.T) *journal {
 		j.note(change{Kind: acknowledged, Ack: s})
 	}
 	require.NoError(t, child.Wait())
-	j.mu.Lock() // the kernel lets files go a little later
-	defer j.mu.Unlock()
-	return &journal{Changes: slices.Clone(j.Changes), Root: root}
 }
 
 // afterCut opens a ledger after a power cut, and says what is wrong with it.
