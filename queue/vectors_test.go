@@ -211,7 +211,7 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 		Log: log, Seq: 4, Hash: hashes[3], At: chain.NewWall(began.Add(4 * step)),
 	})
 	require.NoError(t, err)
-	v.Verdict = "verified 1-17; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-17"
+	v.Verdict = fmt.Sprintf("verified 1-%[1]d; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-%[1]d", len(lines))
 	v.Lookup = exampleLookup(t, before.Lookup.Sealed)
 
 	export := append([][]byte{chain.CertificateLine(cert)}, lines...)

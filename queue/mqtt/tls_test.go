@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,17 +51,19 @@ func TestF18CertificateEnds(t *testing.T) {
 		return chain.EncodeCertificate(a.renew(t, key, end).Raw)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		p, c := newPipes(), &centre{}
+		c := &centre{}
+		var way atomic.Pointer[pipes] // a centre that starts again has another
+		way.Store(newPipes())
 		disk := &onDisk{text: issue(end)}
 		s := newSite(t, a, func(cfg *mqtt.Config) {
 			cfg.Key, cfg.Admission.Uplink, cfg.Certificate = key, disk.text, disk.read
 		})
 		s.uplink.SetDial(func(ctx context.Context, network, address string) (net.Conn, error) {
-			return p.dial(ctx, network, address)
+			return way.Load().dial(ctx, network, address)
 		})
 		conf := a.serverTLS(t, server)
 		conf.Time = time.Now
-		serve(t, p, conf, c)
+		serve(t, way.Load(), conf, c)
 		stop, stopLedger := s.run(), queuetest.Start(t, s.ledger)
 
 		s.add(10)
@@ -79,8 +82,8 @@ func TestF18CertificateEnds(t *testing.T) {
 			s.add(1)
 			time.Sleep(12 * time.Hour)
 		}
-		p = newPipes()
-		serve(t, p, conf, c)
+		way.Store(newPipes())
+		serve(t, way.Load(), conf, c)
 		defer c.stop()
 		time.Sleep(time.Hour)
 		waiting := s.ledger.Status().Unsent
