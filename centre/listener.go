@@ -91,7 +91,30 @@ func (l *Listener) Run(ctx context.Context) error {
 	})
 	closeAll()
 	shutting.Wait()
+	dismiss(server)
 	return errors.Join(err, server.Close())
+}
+
+// dismiss lets the clients go before Close does. mochi's Close (v2.7.9) takes a
+// read lock on its list of clients twice, and a client that leaves between the
+// two, waiting for the write lock, holds it for ever. One that does not leave
+// within a second is left to Close.
+func dismiss(server *mqtt.Server) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		left := 0
+		for _, cl := range server.Clients.GetAll() {
+			if !cl.Net.Inline {
+				_ = server.DisconnectClient(cl, packets.ErrServerShuttingDown)
+				left++
+			}
+		}
+		if left == 0 {
+			return
+		}
+		<-tick.C
+	}
 }
 
 func (l *Listener) capabilities() *mqtt.Capabilities {
