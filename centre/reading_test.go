@@ -245,7 +245,7 @@ func TestReadingBundleIsVerifiedWithoutTheCentre(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "bundle.ndjson"), []byte(text), 0o600))
 		said, err := exec.Command("python3", "../docs/verify.py", "-trust", filepath.Join(dir, "admission.json"), filepath.Join(dir, "bundle.ndjson")).CombinedOutput()
 		assert.NoError(t, err)
-		assert.Contains(t, string(said), "verified 1-6; sealed to 6 at", "the other verifier agrees")
+		assert.Contains(t, string(said), "1-6, signed to 6, sealed to 6", "the other verifier agrees")
 
 		_, err = verifyExport(trust, bytes.Replace([]byte(text), []byte(`"p-1"`), []byte(`"p-2"`), 1))
 		assert.Error(t, err, "the control: a changed bundle is found")

@@ -621,7 +621,7 @@ func (b *book) mayBegin() bool {
 
 // outcome is what the verifier under test says of a manipulation.
 type outcome struct {
-	reports []string // the sentences about each file; "" if it is refused
+	reports []string // the bounds of each file's logs; "" if it is refused
 	notes   string
 	sealed  chain.Seq // of the epoch that was tampered with
 	err     error
@@ -645,7 +645,7 @@ func (s spoilt) judge(trust *chain.Trust, without func(*chain.Verifier) *chain.V
 		known := map[chain.LogID]bool{}
 		for _, e := range epochs {
 			known[e.Log] = true
-			said = append(said, fmt.Sprintf("%s: %s", e.Log, e))
+			said = append(said, bounds(e))
 			o.notes += e.String() + "\n" + strings.Join(e.Notes, "\n") + "\n"
 			if e.Before != nil && !known[e.Before.Log] {
 				o.notes += fmt.Sprintf("%s up to %d\n", e.Before.Log, e.Before.Seq)
@@ -664,6 +664,15 @@ func (s spoilt) judge(trust *chain.Trust, without func(*chain.Verifier) *chain.V
 		}
 	}
 	return o
+}
+
+// bounds is what docs/verify.py says of a log.
+func bounds(e chain.Epoch) string {
+	var runs []string
+	for _, s := range e.Stretches {
+		runs = append(runs, fmt.Sprintf("%d-%d, signed to %d, sealed to %d", s.First, s.Last, s.Signed, s.Sealed))
+	}
+	return fmt.Sprintf("%s: %s", e.Log, strings.Join(runs, "; "))
 }
 
 // sealedBelow is the highest record that a receipt covers.
@@ -777,7 +786,7 @@ type secondReader struct {
 	dir   string
 	trust string
 	names []string
-	want  map[string]string // file -> sentences, or "" for a refusal
+	want  map[string]string // file -> bounds, or "" for a refusal
 	files int
 }
 
