@@ -80,6 +80,7 @@ func (l *Ledger) open() error {
 	if err := l.recallReceipts(); err != nil {
 		return err
 	}
+	l.recallAgain()
 	if err := l.tellGaps(); err != nil {
 		return err
 	}

@@ -23,25 +23,27 @@ func (l *Ledger) Receipt(jws []byte) (chain.Receipt, error) {
 	if err := l.owns(r); err != nil {
 		return r, err
 	}
-	older := false
-	change := func() error {
-		if older = r.Seq <= l.receipted(r.Log); older {
+	var older, ends bool
+	err = l.writeState("storing a receipt", func() error {
+		older, ends = r.Seq <= l.receipted(r.Log), l.endsAgain(r)
+		if older && !ends {
 			return nil
 		}
 		s := l.now().clone()
 		e := s.find(r.Log)
-		e.Receipt = string(jws)
-		l.cover(e, r)
+		if !older {
+			e.Receipt = string(jws)
+			l.cover(e, r)
+		}
+		if ends {
+			e.Again = nil
+		}
 		return l.save(s)
-	}
-	err = l.write("storing a receipt", change)
-	if errors.Is(err, ErrDiskFull) { // the ballast is away now, and this is a new file
-		err = l.write("storing a receipt", change)
-	}
+	})
 	if err != nil {
 		return r, err
 	}
-	l.goneAgain(r)
+	l.goneAgain(r, ends)
 	if older {
 		return r, nil
 	}
@@ -54,6 +56,16 @@ func (l *Ledger) Receipt(jws []byte) (chain.Receipt, error) {
 		}
 	}
 	return r, nil
+}
+
+// writeState makes a change of the state alone. It is a new file: where the
+// disk is full the ballast makes room for it.
+func (l *Ledger) writeState(doing string, change func() error) error {
+	err := l.write(doing, change)
+	if errors.Is(err, ErrDiskFull) {
+		err = l.write(doing, change)
+	}
+	return err
 }
 
 func (l *Ledger) receipted(log chain.LogID) chain.Seq {

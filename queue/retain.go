@@ -100,8 +100,8 @@ func (l *Ledger) letGo() error {
 
 // letGoFirst lets the oldest file of a log go; done if there is none to.
 func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
-	s := l.now().clone()
-	e := s.find(log)
+	now := l.now()
+	e := now.find(log)
 	l.mu.Lock()
 	r := l.receipts[log]
 	l.mu.Unlock()
@@ -109,9 +109,13 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 		return true, nil
 	}
 	first := e.Covered[0].First
-	e.Covered = e.Covered[1:]
 	if first != e.files[0] {
-		return false, l.write("storing a cut", func() error { return l.save(s) })
+		return false, l.write("storing a cut", func() error {
+			s := l.now().clone()
+			e := s.find(log)
+			e.Covered = e.Covered[1:]
+			return l.save(s)
+		})
 	}
 	c, err := checkFile(l.path(e, first), e, first)
 	if err != nil {
@@ -120,16 +124,18 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 	if c.seq > r.Seq {
 		return true, fmt.Errorf("the file from record %d was to be let go, and the centre has only %d", first, r.Seq)
 	}
-	e.Cut = &Cut{Through: c.seq, Hash: c.hash, Head: string(c.head), Receipt: e.Receipt}
-	if err := e.Cut.sign(l.cfg, log); err != nil {
+	cut := &Cut{Through: c.seq, Hash: c.hash, Head: string(c.head), Receipt: e.Receipt}
+	if err := cut.sign(l.cfg, log); err != nil {
 		return true, err
 	}
-	e.files = e.files[1:]
 	err = l.write("storing a cut", func() error {
 		if err := l.keepLasting(e, first); err != nil {
 			return err
 		}
-		return l.saveBeside(s)
+		s := l.now().clone() // a receipt, a file or a resend may have joined meanwhile
+		e := s.find(log)
+		e.Covered, e.files, e.Cut = e.Covered[1:], e.files[1:], cut
+		return l.save(s)
 	})
 	if err != nil {
 		return true, err
@@ -159,19 +165,6 @@ func (l *Ledger) signCuts() error {
 		}
 	}
 	return nil
-}
-
-// saveBeside saves a state that was prepared before the change began, with the
-// file that may have been added meanwhile.
-func (l *Ledger) saveBeside(s state) error {
-	now := l.now()
-	have := s.current()
-	for _, first := range now.current().files {
-		if len(have.files) == 0 || first > have.files[len(have.files)-1] {
-			have.files = append(have.files, first)
-		}
-	}
-	return l.save(s)
 }
 
 // removeCut unlinks files that a cut covers.

@@ -57,3 +57,55 @@ func TestRewind(t *testing.T) {
 	assert.NoError(t, l.Rewind(log, 0))
 	stop()
 }
+
+// A restart in the middle of sending again begins it anew; one after its end
+// does not; and a receipt that covers no more than was known ends it on disk.
+func TestRewindOutlivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	var l *queue.Ledger
+	stop := func() {}
+	restart := func() {
+		t.Helper()
+		stop()
+		var err error
+		l, err = queue.Open(queuetest.Config(dir), slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		stop = queuetest.Start(t, l)
+	}
+	restart()
+	for i := range 9 {
+		_, err := l.Append(t.Context(), queuetest.Record(i))
+		require.NoError(t, err)
+	}
+	log := l.Status().Log
+	receipt := func(seq chain.Seq) {
+		t.Helper()
+		line, err := l.Line(log, seq)
+		require.NoError(t, err)
+		_, err = l.Receipt(queuetest.Receipt(t, queuetest.CentreKey, log, seq, chain.HashLine(line)))
+		require.NoError(t, err)
+	}
+	marked := func(want chain.Seq, why string) {
+		t.Helper()
+		_, _, after := l.Marks()
+		assert.Equal(t, want, after, why)
+	}
+	receipt(10)
+	restart()
+	marked(10, "control: nothing was ordered")
+	require.NoError(t, l.Rewind(log, 2))
+	restart()
+	marked(2, "ordered before the restart")
+	receipt(6)
+	marked(6, "receipts take it on")
+	restart()
+	marked(2, "nobody noted how far it was: it begins anew")
+	receipt(10)
+	marked(10, "the centre is where it was")
+	restart()
+	marked(10, "it is over")
+	require.NoError(t, l.Rewind(log, 0))
+	restart()
+	marked(0, "from the beginning is an order too")
+	stop()
+}

@@ -32,6 +32,7 @@ type epoch struct {
 	Cut     *Cut        `json:"cut,omitempty"`
 	Gaps    []Gap       `json:"gaps,omitempty"`
 	Ended   string      `json:"ended,omitempty"` // why nothing is added to it any more
+	Again   *chain.Seq  `json:"again,omitempty"` // records after this one go up again; see Rewind
 
 	files []chain.Seq // the first record of each file, in order
 }
