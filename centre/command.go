@@ -77,8 +77,8 @@ func (c *Centre) order(ctx context.Context, tx *sql.Tx, id chain.TerminalID, ord
 	}
 	now := c.now().In(c.zone).Truncate(time.Second)
 	order.V, order.Tenant, order.Terminal, order.Issued, order.Expires = 1, c.cfg.Tenant, string(id), now, now.Add(life)
-	err := tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM commands WHERE terminal = $1", string(id)).Scan(&order.Serial)
-	if err != nil {
+	var err error
+	if order.Serial, err = c.nextSerial(ctx, tx, "commands", id); err != nil {
 		return Command{}, err
 	}
 	if order.Correct != nil {
@@ -108,6 +108,15 @@ func (c *Centre) order(ctx context.Context, tx *sql.Tx, id chain.TerminalID, ord
 	return Command{
 		Terminal: string(id), Serial: order.Serial, Kind: order.Kind, Issued: order.Issued, Expires: order.Expires, State: CommandWaiting,
 	}, err
+}
+
+// nextSerial gives a terminal's next command or package its serial: above all
+// that this database knows, and not below the time in seconds. A centre that was
+// put back from an older copy has forgotten its last serials, and terminals have
+// not.
+func (c *Centre) nextSerial(ctx context.Context, tx *sql.Tx, table string, id chain.TerminalID) (serial uint64, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM "+table+" WHERE terminal = $1", string(id)).Scan(&serial)
+	return max(serial, uint64(max(0, c.now().Unix()))), err
 }
 
 // correctable fills in the hash of the record, which must be a check-in of

@@ -31,19 +31,21 @@ func TestCommandWaitsUntilItIsAnswered(t *testing.T) {
 		address, stop := serve(t, c)
 		defer stop()
 		w := connect(t, address, b)
+		var serials []uint64
 		for range 2 {
-			_, err := c.Order(t.Context(), "t-1", attendance.Command{Kind: attendance.CommandRotateKey}, 0)
+			made, err := c.Order(t.Context(), "t-1", attendance.Command{Kind: attendance.CommandRotateKey}, 0)
 			require.NoError(t, err)
+			serials = append(serials, made.Serial)
 		}
 		first := next[*packets.PublishPacket](w)
 		assert.Equal(t, topic(b, "down/command"), first.TopicName)
 		order := b.command(t, first.Payload)
-		assert.Equal(t, uint64(1), order.Serial)
+		assert.Equal(t, serials[0], order.Serial)
 		assert.Equal(t, "t-1", order.Terminal)
 
-		w.publish(1, topic(b, "up/records"), b.batch(t, b.append(t, openRecord(), admin(first.Payload, 1, attendance.CommandFailed, attendance.CommandStorage))))
+		w.publish(1, topic(b, "up/records"), b.batch(t, b.append(t, openRecord(), admin(first.Payload, serials[0], attendance.CommandFailed, attendance.CommandStorage))))
 		second := w.nextCommand(b)
-		assert.Equal(t, uint64(2), b.command(t, second.Payload).Serial)
+		assert.Equal(t, serials[1], b.command(t, second.Payload).Serial)
 
 		commands, err := c.Commands(t.Context(), "t-1")
 		require.NoError(t, err)
@@ -53,7 +55,7 @@ func TestCommandWaitsUntilItIsAnswered(t *testing.T) {
 		assert.Equal(t, attendance.CommandStorage, commands[1].Reason)
 		assert.Equal(t, uint64(2), commands[1].Seq)
 
-		w.publish(2, topic(b, "up/records"), b.batch(t, b.append(t, admin(second.Payload, 2, attendance.CommandDone, ""))))
+		w.publish(2, topic(b, "up/records"), b.batch(t, b.append(t, admin(second.Payload, serials[1], attendance.CommandDone, ""))))
 		assert.Empty(t, w.nextCommand(b).Payload, "taken back")
 		alarms, err := c.Alarms(t.Context(), false, 0, 10)
 		require.NoError(t, err)
@@ -87,11 +89,11 @@ func TestT15AnswersToForeignCommandsRaiseAnAlarm(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
 		c, _, _ := newCentre(t, on)
 		b := admitted(t, c, "t-1")
-		_, err := c.Order(t.Context(), "t-1", attendance.Command{Kind: attendance.CommandRotateKey}, time.Hour)
+		made, err := c.Order(t.Context(), "t-1", attendance.Command{Kind: attendance.CommandRotateKey}, time.Hour)
 		require.NoError(t, err)
 		_, err = c.Ingest(t.Context(), "t-1", b.batch(t, b.append(t, openRecord(),
 			admin([]byte("forged"), 0, attendance.CommandRefused, attendance.CommandSignature),
-			admin([]byte("another of that serial"), 1, attendance.CommandDone, ""))))
+			admin([]byte("another of that serial"), made.Serial, attendance.CommandDone, ""))))
 		require.NoError(t, err)
 		alarms, err := c.Alarms(t.Context(), false, 0, 10)
 		require.NoError(t, err)
@@ -129,7 +131,9 @@ func TestT18CorrectionNamesTheRecord(t *testing.T) {
 	assert.ErrorIs(t, err, centre.ErrUnknownTerminal)
 	made, err := c.Order(t.Context(), "t-1", correct(2, attendance.Void), 0)
 	require.NoError(t, err)
-	assert.Equal(t, uint64(1), made.Serial, "what was not made used up no serial")
+	commands, err := c.Commands(t.Context(), "")
+	require.NoError(t, err)
+	assert.Len(t, commands, 1, "control: what was refused was not made")
 	address, stop := serve(t, c)
 	defer stop()
 	order := b.command(t, next[*packets.PublishPacket](connect(t, address, b)).Payload)
@@ -137,7 +141,7 @@ func TestT18CorrectionNamesTheRecord(t *testing.T) {
 
 	// Both versions are listed.
 	_, err = c.Ingest(t.Context(), "t-1", b.batch(t, b.append(t,
-		attendance.NewRecord(attendance.TypeCorrection, attendance.CorrectionBody{Correct: *order.Correct, Serial: 1}))))
+		attendance.NewRecord(attendance.TypeCorrection, attendance.CorrectionBody{Correct: *order.Correct, Serial: made.Serial}))))
 	require.NoError(t, err)
 	rows := stored(t, c)
 	require.Len(t, rows, 3)

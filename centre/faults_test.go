@@ -173,8 +173,8 @@ func TestF13BrokerLosesItsSession(t *testing.T) {
 	mosquitto.start()
 	subscribe(t, c)
 	r := runTerminal(t, b, address)
-	publish(t, c, b, "c-1")
-	r.nextPackage(t, b, 1)
+	sent := publish(t, c, b, "c-1").Package.Serial
+	r.nextPackage(t, b, sent)
 	total := chain.Seq(1)
 	for range 3 {
 		r.append(t, 40)

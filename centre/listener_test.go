@@ -370,15 +370,14 @@ func TestListenerRetainsPackagesAcrossARestart(t *testing.T) {
 	// Published while a terminal listens, by another process.
 	w := connect(t, address, b)
 	beside := open(t, cfg, &logBuffer{})
-	publish(t, beside, b, "c-1")
+	first := publish(t, beside, b, "c-1").Package.Serial
 	p := next[*packets.PublishPacket](w)
 	assert.Equal(t, topic(b, "down/package/c-1"), p.TopicName)
-	assert.Equal(t, uint64(1), b.open(t, p.Payload).Serial)
+	assert.Equal(t, first, b.open(t, p.Payload).Serial)
 
 	// Replaced, and one for a second class and a second terminal; then the
 	// centre is started again: the newest of each is there.
-	publish(t, beside, b, "c-1")
-	publish(t, beside, b, "c-2")
+	second, third := publish(t, beside, b, "c-1").Package.Serial, publish(t, beside, b, "c-2").Package.Serial
 	publish(t, beside, other, "c-1")
 	stop()
 	address, _ = serve(t, c)
@@ -388,7 +387,7 @@ func TestListenerRetainsPackagesAcrossARestart(t *testing.T) {
 		p := next[*packets.PublishPacket](w)
 		got[p.TopicName] = b.open(t, p.Payload).Serial
 	}
-	assert.Equal(t, map[string]uint64{topic(b, "down/package/c-1"): 2, topic(b, "down/package/c-2"): 3}, got)
+	assert.Equal(t, map[string]uint64{topic(b, "down/package/c-1"): second, topic(b, "down/package/c-2"): third}, got)
 }
 
 // A real MQTT library in the role of the terminal.

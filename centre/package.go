@@ -36,8 +36,8 @@ func (c *Centre) Publish(ctx context.Context, id chain.TerminalID, plan *Plan) (
 	if err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
-	var serial uint64
-	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM packages WHERE terminal = $1", string(id)).Scan(&serial); err != nil {
+	serial, err := c.nextSerial(ctx, tx, "packages", id)
+	if err != nil {
 		return Published{}, fmt.Errorf("publishing class %s: %w", plan.Class.ID, err)
 	}
 	p, err := c.form(known, plan, serial)

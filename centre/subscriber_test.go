@@ -202,14 +202,15 @@ func (r *terminalRun) equal(t *testing.T, c *centre.Centre, cfg centre.Config) {
 }
 
 // publishLarge sends the largest class there may be.
-func publishLarge(t *testing.T, c *centre.Centre, b *box) {
+func publishLarge(t *testing.T, c *centre.Centre, b *box) (serial uint64) {
 	t.Helper()
 	plan, err := c.ParsePlan([]byte(planJSON(time.Now(), "")))
 	require.NoError(t, err)
 	plan.Trainees, err = centre.ParseRoster(largeRoster(5000))
 	require.NoError(t, err)
-	_, err = c.Publish(t.Context(), b.id, plan)
+	made, err := c.Publish(t.Context(), b.id, plan)
 	require.NoError(t, err)
+	return made.Package.Serial
 }
 
 func subscribe(t *testing.T, c *centre.Centre) {
@@ -236,16 +237,16 @@ func TestThroughMosquitto(t *testing.T) {
 
 	r.append(t, 60)
 	r.receipted(t, 61)
-	publish(t, c, b, "c-1")
-	r.nextPackage(t, b, 1)
+	sent := publish(t, c, b, "c-1").Package.Serial
+	r.nextPackage(t, b, sent)
 
 	mosquitto.kill()
 	r.append(t, 30)
-	publishLarge(t, c, b)
+	large := publishLarge(t, c, b)
 	mosquitto.start()
 	r.append(t, 30)
 	r.receipted(t, 121)
-	r.nextPackage(t, b, 2)
+	r.nextPackage(t, b, large)
 	r.equal(t, c, cfg)
 }
 
@@ -258,16 +259,16 @@ func TestThroughTheListener(t *testing.T) {
 
 	r.append(t, 60)
 	r.receipted(t, 61)
-	publish(t, c, b, "c-1")
-	r.nextPackage(t, b, 1)
+	sent := publish(t, c, b, "c-1").Package.Serial
+	r.nextPackage(t, b, sent)
 
 	stop()
 	r.append(t, 30)
-	publishLarge(t, c, b)
+	large := publishLarge(t, c, b)
 	serve(t, c)
 	r.append(t, 30)
 	r.receipted(t, 121)
-	r.nextPackage(t, b, 2)
+	r.nextPackage(t, b, large)
 	r.equal(t, c, cfg)
 }
 
