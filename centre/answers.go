@@ -5,10 +5,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"rollcall/queue/chain"
@@ -18,30 +21,24 @@ import (
 type Query struct {
 	Terminal, Class, Trainee string
 	From, To                 time.Time // the terminal's wall time, From included and To not
-	After                    int64     // records that arrived after the one with this id
+	After                    int64     // the id of the last record of the page before; 0: from the beginning
 	Limit                    int
 }
 
-// Find gives records in the order they arrived.
+// byTime reports whether nothing but a time is asked for.
+func (q Query) byTime() bool {
+	return q.Terminal == "" && q.Class == "" && q.Trainee == "" && !(q.From.IsZero() && q.To.IsZero())
+}
+
+// Find gives records in the order they arrived; if nothing but a time is asked
+// for, in the order of their wall times, and of their arrival where these are
+// the same. It returns an error that wraps [ErrQuery] if After is no record's.
 func (c *Centre) Find(ctx context.Context, q Query) ([]Row, error) {
-	where, args := "id > $1", []any{q.After}
-	add := func(condition string, value any) {
-		args = append(args, value)
-		where += " AND " + condition + " $" + strconv.Itoa(len(args))
+	text, args, err := c.findStatement(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	for _, f := range []struct{ column, value string }{{"terminal", q.Terminal}, {"class", q.Class}, {"trainee", q.Trainee}} {
-		if f.value != "" {
-			add(f.column+" =", f.value)
-		}
-	}
-	if !q.From.IsZero() {
-		add("wall >=", millis(q.From))
-	}
-	if !q.To.IsZero() {
-		add("wall <", millis(q.To))
-	}
-	args = append(args, q.Limit)
-	rows, err := c.db.QueryContext(ctx, "SELECT "+rowColumns+" FROM records WHERE "+where+" ORDER BY id LIMIT $"+strconv.Itoa(len(args)), args...)
+	rows, err := c.db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
@@ -57,14 +54,74 @@ func (c *Centre) Find(ctx context.Context, q Query) ([]Row, error) {
 	return out, rows.Err()
 }
 
+// findStatement is one that an index serves, page after page: by time a page
+// begins where the one before ended, however many records the time has.
+func (c *Centre) findStatement(ctx context.Context, q Query) (text string, args []any, err error) {
+	var where []string
+	add := func(condition string, values ...any) {
+		for _, value := range values {
+			args = append(args, value)
+			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
+		}
+		where = append(where, condition)
+	}
+	order := "id"
+	if q.byTime() {
+		wall, id, err := c.startOfPage(ctx, q)
+		if err != nil {
+			return "", nil, err
+		}
+		add("(wall, id) > (?, ?)", wall, id)
+		order = "wall, id"
+	} else {
+		add("id > ?", q.After)
+		if !q.From.IsZero() {
+			add("wall >= ?", millis(q.From))
+		}
+	}
+	for _, f := range []struct{ column, value string }{{"terminal", q.Terminal}, {"class", q.Class}, {"trainee", q.Trainee}} {
+		if f.value != "" {
+			add(f.column+" = ?", f.value)
+		}
+	}
+	if !q.To.IsZero() {
+		add("wall < ?", millis(q.To))
+	}
+	args = append(args, q.Limit)
+	return "SELECT " + rowColumns + " FROM records WHERE " + strings.Join(where, " AND ") + " ORDER BY " + order + " LIMIT $" + strconv.Itoa(len(args)), args, nil
+}
+
+// startOfPage gives the place by wall time and id behind which a page begins.
+func (c *Centre) startOfPage(ctx context.Context, q Query) (wall, id int64, err error) {
+	wall = math.MinInt64
+	if !q.From.IsZero() {
+		wall = millis(q.From)
+	}
+	if q.After == 0 {
+		return wall, 0, nil
+	}
+	var last int64
+	err = c.db.QueryRowContext(ctx, "SELECT wall FROM records WHERE id = $1", q.After).Scan(&last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, 0, fmt.Errorf("%w: after must be the next of the page before", ErrQuery)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading records: %w", err)
+	}
+	if last < wall {
+		return wall, 0, nil
+	}
+	return last, q.After, nil
+}
+
 func (r *Reading) records(w http.ResponseWriter, req *http.Request) (int, error) {
 	p := parameters{values: req.URL.Query()}
 	q := Query{
 		Terminal: p.text("terminal"), Class: p.text("class"), Trainee: p.text("trainee"),
 		From: p.time("from"), To: p.time("to"), After: p.number("after", 0), Limit: p.limit(),
 	}
-	if q.Terminal == "" && q.Class == "" && q.Trainee == "" {
-		p.refuse("name a terminal, class or trainee; /v1/feed gives everything")
+	if q.Terminal == "" && q.Class == "" && q.Trainee == "" && !q.byTime() {
+		p.refuse("name a terminal, class or trainee, or a time with from or to; /v1/feed gives everything")
 	}
 	if p.err != nil {
 		return 0, p.err
@@ -267,7 +324,7 @@ type parameters struct {
 
 func (p *parameters) refuse(format string, args ...any) {
 	if p.err == nil {
-		p.err = fmt.Errorf("%w: %s", errRequest, fmt.Sprintf(format, args...))
+		p.err = fmt.Errorf("%w: %s", ErrQuery, fmt.Sprintf(format, args...))
 	}
 }
 

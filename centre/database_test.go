@@ -102,6 +102,12 @@ func contents(t *testing.T, db *sql.DB, table string) []string {
 	rows, err := db.Query("SELECT * FROM " + table)
 	require.NoError(t, err)
 	defer rows.Close()
+	return values(t, rows)
+}
+
+// values gives each row as a text.
+func values(t *testing.T, rows *sql.Rows) []string {
+	t.Helper()
 	columns, err := rows.Columns()
 	require.NoError(t, err)
 	var out []string

@@ -10,8 +10,9 @@
 // rewinds or skips.
 //
 // Who may call it: a [Centre] may be used from several goroutines, and several
-// processes may open the same directory (the command line tools do, beside a
-// running server); the database serialises them.
+// processes, on several machines with PostgreSQL, may open the same database
+// with copies of the same keys (the command line tools do, beside a running
+// server); the database serialises them.
 //
 // What it refuses: it never alters or deletes a record, never prints a card or
 // person number, and keeps no number at all: a class file's numbers are hashed

@@ -102,6 +102,7 @@ type box struct {
 	last chain.Seq
 	prev chain.Hash
 	ack  *chain.Ack // what the next records name
+	wall time.Time  // of the next records; zero: today
 }
 
 func newBox(t testing.TB, id chain.TerminalID) *box {
@@ -165,10 +166,14 @@ func (b *box) tls(t testing.TB) *tls.Config {
 // append forms the next lines of the ledger.
 func (b *box) append(t testing.TB, records ...attendance.Record) [][]byte {
 	t.Helper()
+	wall := b.wall
+	if wall.IsZero() {
+		wall = today
+	}
 	var lines [][]byte
 	for _, r := range records {
 		e := chain.Entry{V: chain.Version, Log: b.log, Seq: b.last + 1, Prev: b.prev, Type: string(r.Type), Body: r.Body, Ack: b.ack,
-			At: chain.Stamp{Wall: chain.NewWall(today), Boot: "b", UpMS: int64(b.last), Clock: chain.ClockSynced}}
+			At: chain.Stamp{Wall: chain.NewWall(wall), Boot: "b", UpMS: int64(b.last), Clock: chain.ClockSynced}}
 		line, err := e.Line()
 		require.NoError(t, err)
 		b.last, b.prev = e.Seq, chain.HashLine(line)

@@ -173,8 +173,8 @@ func (r *Reading) admit(next http.Handler) http.Handler {
 	})
 }
 
-// errRequest is wrapped by what is the reader's fault.
-var errRequest = errors.New("this cannot be answered")
+// ErrQuery is wrapped by what is the reader's fault.
+var ErrQuery = errors.New("this cannot be answered")
 
 // answer writes an answer and logs it: who, what and how much, and of what was
 // asked for only by which names.
@@ -193,7 +193,7 @@ func (r *Reading) answer(w http.ResponseWriter, req *http.Request, route route) 
 		panic(http.ErrAbortHandler) // part of an answer went out: it must not look whole
 	}
 	switch {
-	case errors.Is(err, errRequest):
+	case errors.Is(err, ErrQuery):
 		refuse(w, http.StatusBadRequest, err.Error())
 	case errors.Is(err, sql.ErrNoRows):
 		refuse(w, http.StatusNotFound, "the centre holds nothing of that name")

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,10 @@ func TestReadingFindsRecords(t *testing.T) {
 			{"until before", "class=c-1&to=" + url.QueryEscape(early), 0},
 			{"from the minute itself", "class=c-1&from=" + url.QueryEscape(today.Format(time.RFC3339)), 4},
 			{"until the minute itself", "class=c-1&to=" + url.QueryEscape(today.Format(time.RFC3339)), 0},
+			{"since before, of all", "from=" + url.QueryEscape(early), 8},
+			{"since later, of all", "from=" + url.QueryEscape(late), 0},
+			{"until later, of all", "to=" + url.QueryEscape(late), 8},
+			{"until the minute itself, of all", "to=" + url.QueryEscape(today.Format(time.RFC3339)), 0},
 			{"of a class that is not there", "class=c-9", 0},
 			{"with what a database would read as its own", "class=" + url.QueryEscape("' OR 1=1 --"), 0},
 		} {
@@ -153,13 +158,104 @@ func TestReadingFindsRecords(t *testing.T) {
 			assert.Len(t, ids, 4)
 			assert.IsIncreasing(t, ids)
 		})
-		for _, query := range []string{"", "from=" + url.QueryEscape(early), "class=c-1&limit=0", "class=c-1&limit=1001", "class=c-1&after=-1", "class=c-1&from=yesterday", "class=%00", "class=" + strings.Repeat("c", 201)} {
+		for _, query := range []string{"", "after=3", "from=" + url.QueryEscape(early) + "&after=99", "class=c-1&limit=0", "class=c-1&limit=1001", "class=c-1&after=-1", "class=c-1&from=yesterday", "class=%00", "class=" + strings.Repeat("c", 201)} {
 			status, body := d.do("GET", "/v1/records?"+query, nil)
 			assert.Equal(t, http.StatusBadRequest, status, query)
 			assert.Contains(t, body, "error")
 		}
 		assert.Contains(t, log.String(), `msg=read reader=statistics route="GET /v1/records" by=class count=4`)
 		assert.NotContains(t, log.String(), "p-1", "no person stands in the log")
+	})
+}
+
+// Boxes that were offline send old times late, and many records have one time.
+// What was stored when the first page was asked for comes once, in the order
+// of time, whatever arrives between the pages.
+func TestReadingByTimeAloneLosesNothingBetweenPages(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
+		c, _, _ := newCentre(t, on, readable)
+		one, two := admitted(t, c, "t-1"), admitted(t, c, "t-2")
+		send := func(b *box, minute, n int) {
+			b.wall = today.Add(time.Duration(minute) * time.Minute)
+			ingest(t, c, b, b.batch(t, b.append(t, checkins(n)...)))
+		}
+		for _, minute := range []int{9, 5, 5, 7, 0, 5, 20} { // 20 is past the time that is asked for
+			send(one, minute, 2)
+			send(two, minute, 1)
+		}
+		var want []int64
+		before, err := c.Find(t.Context(), centre.Query{Limit: 1000})
+		require.NoError(t, err)
+		slices.SortStableFunc(before, func(a, b centre.Row) int { return strings.Compare(a.At, b.At) })
+		for _, r := range before[:18] {
+			want = append(want, r.ID)
+		}
+		d := newDesk(t, c, one)
+		span := "from=" + url.QueryEscape(today.Format(time.RFC3339)) + "&to=" + url.QueryEscape(today.Add(10*time.Minute).Format(time.RFC3339))
+		for _, limit := range []int{1, 2, 5, 18, 1000} {
+			var got []int64
+			for after, pages := int64(0), 0; ; pages++ {
+				var page recordsAnswer
+				d.get(fmt.Sprintf("/v1/records?%s&limit=%d&after=%d", span, limit, after), &page)
+				for _, r := range page.Records {
+					if slices.Contains(want, r.ID) { // the rest arrived since
+						got = append(got, r.ID)
+					}
+				}
+				if pages < 5 {
+					send(two, 5, 1)
+				}
+				if after = page.Next; after == 0 {
+					break
+				}
+			}
+			assert.Equal(t, want, got, "in pages of %d", limit)
+		}
+	})
+}
+
+// An index serves a time alone, on the first page and on those behind it; the
+// control: without it the table is read from end to end.
+func TestReadingByTimeAloneHasAnIndex(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
+		c, cfg, _ := newCentre(t, on)
+		b := admitted(t, c, "t-1")
+		ingest(t, c, b, b.batch(t, b.append(t, checkins(3)...)))
+		db := database(t, cfg)
+		numbers, ready := "(WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n) n", "ANALYZE records"
+		_, err := db.Exec("INSERT INTO records (terminal, log, seq, hash, type, line, received, wall) SELECT 't-1', 't-1/e2', i, r.hash, r.type, r.line, 0, i FROM records r, " +
+			numbers + " WHERE r.seq = 1")
+		require.NoError(t, err)
+		_, err = db.Exec(ready)
+		require.NoError(t, err)
+		plan := func(q centre.Query) string {
+			q.Limit = 200
+			text, args, err := c.FindStatement(t.Context(), q)
+			require.NoError(t, err)
+			explain := "EXPLAIN QUERY PLAN "
+			if cfg.Database != "" {
+				explain = "EXPLAIN "
+			}
+			rows, err := db.Query(explain+text, args...)
+			require.NoError(t, err)
+			defer rows.Close()
+			return fmt.Sprint(values(t, rows))
+		}
+		queries := []centre.Query{
+			{From: time.UnixMilli(500)}, {To: time.UnixMilli(500)}, {From: time.UnixMilli(300), To: time.UnixMilli(500)},
+			{From: time.UnixMilli(300), After: 5000}, {From: time.UnixMilli(300), To: time.UnixMilli(5100), After: 5000},
+		}
+		for _, q := range queries {
+			got := plan(q)
+			assert.Contains(t, got, "records_of_time")
+			assert.NotContains(t, got, "Sort")
+			assert.NotContains(t, got, "TEMP B-TREE")
+		}
+		_, err = db.Exec("DROP INDEX records_of_time")
+		require.NoError(t, err)
+		for _, q := range queries {
+			assert.NotContains(t, plan(q), "records_of_time")
+		}
 	})
 }
 

@@ -19,6 +19,7 @@ var migrations = []migration{
 	{fixed: []string{"records", "receipts", "alarms", "closings", "gaps"}},
 	{both: schema4, fixed: []string{"revocations"}},
 	{both: schema5, fixed: []string{"commands", "answers", "handovers"}},
+	{both: schema6},
 }
 
 // migration is one step. Its parts are run in the order of the fields.
@@ -180,6 +181,11 @@ CREATE TABLE handovers (
 	jws      TEXT NOT NULL,
 	UNIQUE (log, seq, jws)
 ) STRICT;
+`
+
+// schema6: the read API looks up by wall time alone.
+const schema6 = `
+CREATE INDEX records_of_time ON records (wall, id);
 `
 
 const fillWall = `UPDATE records SET wall =
