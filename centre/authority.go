@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -55,7 +54,7 @@ const (
 type authority struct {
 	ca      *x509.Certificate
 	caKey   crypto.Signer
-	tls     tls.Certificate
+	tlsKey  crypto.Signer
 	receipt ed25519.PrivateKey
 	pack    ed25519.PrivateKey
 	lookup  []byte
@@ -150,16 +149,7 @@ func newKeys(names []string, now time.Time) (map[string][]byte, error) {
 		return nil, err
 	}
 	a := authority{ca: ca, caKey: caKey}
-	server := certificate(centreName, chain.RoleCentre, now, serverLife)
-	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	for _, name := range names {
-		if ip := net.ParseIP(name); ip != nil {
-			server.IPAddresses = append(server.IPAddresses, ip)
-		} else {
-			server.DNSNames = append(server.DNSNames, name)
-		}
-	}
-	serverCert, err := a.issue(server, tlsKey.Public())
+	serverCert, err := a.issue(serverTemplate(names, now), tlsKey.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +192,20 @@ func certificate(name string, role chain.Role, now time.Time, life time.Duration
 	}
 }
 
+// serverTemplate is the template of the certificate that terminals see.
+func serverTemplate(names []string, now time.Time) *x509.Certificate {
+	server := certificate(centreName, chain.RoleCentre, now, serverLife)
+	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			server.IPAddresses = append(server.IPAddresses, ip)
+		} else {
+			server.DNSNames = append(server.DNSNames, name)
+		}
+	}
+	return server
+}
+
 // issue signs a certificate for a public key and gives it in PEM.
 func (a *authority) issue(template *x509.Certificate, pub crypto.PublicKey) (string, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
@@ -238,8 +242,8 @@ func loadAuthority(cfg Config) (*authority, error) {
 	if a.pack, err = readKey[ed25519.PrivateKey](cfg.keyFile(filePackage)); err != nil {
 		return nil, err
 	}
-	if a.tls, err = tls.LoadX509KeyPair(cfg.keyFile(fileTLS), cfg.keyFile(fileTLSKey)); err != nil {
-		return nil, fmt.Errorf("%s: %w", cfg.keyFile(fileTLS), err)
+	if a.tlsKey, err = readKey[crypto.Signer](cfg.keyFile(fileTLSKey)); err != nil {
+		return nil, err
 	}
 	if a.lookup, err = os.ReadFile(cfg.keyFile(fileLookup)); err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ type Config struct {
 	// servers that know the user by other means.
 	DatabasePassword string `toml:"database_password"`
 	// Names are the host names and addresses that terminals dial; init writes
-	// them into the TLS server certificate, and a later change has no effect.
+	// them into the TLS server certificate, and renew does after a change.
 	// Default localhost, 127.0.0.1, ::1: good for terminals on the same machine
 	// only.
 	Names []string `toml:"names"`

@@ -135,11 +135,11 @@ func (l *Listener) capabilities() *mqtt.Capabilities {
 // and closes all of them when closing ends.
 func newTLSListener(closing context.Context, l net.Listener, c *Centre) net.Listener {
 	return &patientListener{Listener: l, closing: closing, log: c.log, tls: &tls.Config{
-		Certificates: []tls.Certificate{c.keys.tls},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    c.keys.caPool(),
-		MinVersion:   tls.VersionTLS13,
-		Time:         c.now,
+		GetCertificate: c.served.forServer,
+		ClientAuth:     tls.RequireAndVerifyClientCert,
+		ClientCAs:      c.keys.caPool(),
+		MinVersion:     tls.VersionTLS13,
+		Time:           c.now,
 	}}
 }
 

@@ -66,7 +66,7 @@ func (r *Reading) Run(ctx context.Context) error {
 		MaxHeaderBytes:    readHeader,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), // it quotes what strangers send
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{r.centre.keys.tls}, MinVersion: tls.VersionTLS13, Time: r.centre.now},
+		TLSConfig:         &tls.Config{GetCertificate: r.centre.served.forServer, MinVersion: tls.VersionTLS13, Time: r.centre.now},
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(r.net, "", "") }()

@@ -9,12 +9,13 @@ import (
 
 // Centre is the reference central system on one database. Open makes one.
 type Centre struct {
-	cfg  Config
-	keys *authority
-	db   *database
-	log  *slog.Logger
-	now  func() time.Time
-	zone *time.Location
+	cfg    Config
+	keys   *authority
+	served *serverCertificate
+	db     *database
+	log    *slog.Logger
+	now    func() time.Time
+	zone   *time.Location
 
 	arriving arrivals
 	runs     runs
@@ -31,6 +32,10 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	if err != nil {
 		return nil, err
 	}
+	served, err := newServerCertificate(cfg, keys.ca, log, now)
+	if err != nil {
+		return nil, err
+	}
 	zone, err := cfg.zone()
 	if err != nil {
 		return nil, err
@@ -39,7 +44,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("opening the centre's database: %w", err)
 	}
-	return &Centre{cfg: cfg, keys: keys, db: db, log: log, now: now, zone: zone}, nil
+	return &Centre{cfg: cfg, keys: keys, served: served, db: db, log: log, now: now, zone: zone}, nil
 }
 
 // Close closes the database.

@@ -207,10 +207,10 @@ func (s *Subscriber) connect(ctx context.Context, lost chan<- error) (mqtt.Clien
 
 func (s *Subscriber) dial(ctx context.Context) (net.Conn, error) {
 	dialer := tls.Dialer{Config: &tls.Config{
-		Certificates: []tls.Certificate{s.centre.keys.tls},
-		RootCAs:      s.centre.keys.caPool(),
-		MinVersion:   tls.VersionTLS13,
-		Time:         s.centre.now,
+		GetClientCertificate: s.centre.served.forClient,
+		RootCAs:              s.centre.keys.caPool(),
+		MinVersion:           tls.VersionTLS13,
+		Time:                 s.centre.now,
 	}}
 	return dialer.DialContext(ctx, "tcp", s.centre.cfg.Broker)
 }

@@ -27,6 +27,7 @@ import (
 const usage = `rollcall-centre takes in attendance records and sends class packages.
 
   rollcall-centre init                                  make the centre's keys, once
+  rollcall-centre renew                                 make its TLS certificate anew, for the names configured
   rollcall-centre admit [-out FILE] REQUEST             admit a terminal; REQUEST is the file it wrote
   rollcall-centre revoke -reason TEXT [-who NAME] ID    shut a terminal out, for good
   rollcall-centre package -terminal ID CLASS            publish a class (CLASS is JSON)
@@ -92,6 +93,8 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 	switch name {
 	case "init":
 		return c.init, nil
+	case "renew":
+		return c.renew, nil
 	case "admit":
 		out := c.flags.String("out", "", "")
 		return func(ctx context.Context) error { return c.admit(ctx, *out) }, nil
@@ -160,6 +163,19 @@ func (c *command) init(context.Context) error {
 		return err
 	}
 	_, err = fmt.Fprintln(c.stdout, "keys made; keep a copy of them where the machine cannot lose it: without them no terminal can be admitted or answered")
+	return err
+}
+
+func (c *command) renew(context.Context) error {
+	cfg, err := c.readConfig()
+	if err != nil {
+		return err
+	}
+	until, err := centre.Renew(cfg, time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.stdout, "the certificate holds until %s; a centre that serves takes it with the next connection\n", until.Format(time.DateOnly))
 	return err
 }
 

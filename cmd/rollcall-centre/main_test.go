@@ -559,6 +559,19 @@ func TestRevokeCommand(t *testing.T) {
 	assert.ErrorContains(t, err, "revoked")
 }
 
+func TestRenewCommand(t *testing.T) {
+	s := newSite(t)
+	_, err := s.tool("renew")
+	assert.ErrorContains(t, err, "run rollcall-centre init first")
+	s.must("init")
+	before, err := os.ReadFile(s.path("centre/keys/tls.crt"))
+	require.NoError(t, err)
+	assert.Contains(t, s.must("renew"), "holds until "+time.Now().AddDate(0, 0, 3650).Format("2006"))
+	after, err := os.ReadFile(s.path("centre/keys/tls.crt"))
+	require.NoError(t, err)
+	assert.NotEqual(t, before, after)
+}
+
 // The read API is served beside the listener, and ends with it.
 func TestServeForReaders(t *testing.T) {
 	s := newSite(t)
