@@ -47,11 +47,11 @@ func (c *Centre) openAlert(ctx context.Context, id chain.TerminalID, jws []byte)
 	if err != nil {
 		return chain.Alert{}, err
 	}
-	key, err := c.ledgerKey(known)
+	ring, err := c.ledgerKeys(known)
 	if err != nil {
 		return chain.Alert{}, err
 	}
-	a, err := chain.OpenAlert(key, jws)
+	a, _, err := chain.OpenAlert(ring, jws)
 	if err == nil && a.Log.Terminal() != id {
 		err = fmt.Errorf("it is of terminal %s", a.Log.Terminal())
 	}

@@ -2,7 +2,6 @@ package centre
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,21 +121,25 @@ func (c *Centre) forged(known terminal, batch chain.Batch) error {
 	if batch.Log().Terminal() != known.ID {
 		return fmt.Errorf("it is of terminal %s", batch.Log().Terminal())
 	}
-	key, err := c.ledgerKey(known)
+	ring, err := c.ledgerKeys(known)
 	if err != nil {
 		return err
 	}
-	_, err = batch.Check(key)
+	_, _, err = batch.Check(ring, 0)
 	return err
 }
 
-// ledgerKey gives the key that signs a terminal's heads and alerts.
-func (c *Centre) ledgerKey(known terminal) (crypto.PublicKey, error) {
+// ledgerKeys gives the keys that sign a terminal's heads and alerts.
+func (c *Centre) ledgerKeys(known terminal) (*chain.Ring, error) {
 	cert, err := chain.ParseCertificate(known.Ledger)
 	if err != nil {
 		return nil, err
 	}
-	return c.keys.trust().LedgerKey(cert, known.ID)
+	key, err := c.keys.trust().LedgerKey(cert, known.ID)
+	if err != nil {
+		return nil, err
+	}
+	return chain.NewRing(known.ID, key)
 }
 
 // body is what the centre reads in a record's body: what reports ask for, nil

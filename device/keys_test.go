@@ -188,7 +188,7 @@ func TestKeysSign(t *testing.T) {
 	_, keys := newKeys(t)
 	jws, err := chain.Sign(keys.Ledger(), chain.PurposeHead, chain.Head{Log: "t-1/1"})
 	require.NoError(t, err)
-	_, err = chain.OpenHead(keys.Ledger().Public().(ed25519.PublicKey), []byte(jws))
+	_, err = chain.Open(keys.Ledger().Public().(ed25519.PublicKey), chain.PurposeHead, []byte(jws))
 	assert.NoError(t, err)
 
 	digest := sha256.Sum256([]byte("handshake"))

@@ -55,6 +55,9 @@ type Config struct {
 	Terminal chain.TerminalID `toml:"-"`
 	// Key signs heads.
 	Key crypto.Signer `toml:"-"`
+	// Ring leads from the key in the terminal's certificate to Key; nil if it is
+	// that key.
+	Ring *chain.Ring `toml:"-"`
 	// ReceiptKey is the centre's, pinned in the admission.
 	ReceiptKey crypto.PublicKey `toml:"-"`
 	// Stamp says when a record is formed.
@@ -82,6 +85,16 @@ func (c *Config) check() error {
 	case c.Key == nil || c.ReceiptKey == nil || c.Stamp == nil:
 		return errors.New("ledger: key, receipt key and stamp must be given")
 	}
+	if c.Ring == nil {
+		ring, err := chain.NewRing(c.Terminal, c.Key.Public())
+		if err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
+		c.Ring = ring
+	}
+	if chain.KeyID(c.Ring.Key()) != chain.KeyID(c.Key.Public()) {
+		return errors.New("ledger: its handovers lead to another key than the one that signs")
+	}
 	return nil
 }
 
@@ -102,8 +115,9 @@ type Status struct {
 // Ledger is the open ledger of this terminal.
 type Ledger struct {
 	*Store
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	ring *chain.Ring
 
 	disk    func(write func() error) error // makes a change of files; tests make it fail
 	waiting chan *request                  // Append waits when it is full
@@ -455,7 +469,7 @@ func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byt
 	if err != nil || len(r.lines) == 0 {
 		return nil, after, err
 	}
-	if _, err := chain.OpenHead(l.cfg.Key.Public(), r.head); err != nil {
+	if _, _, err := l.ring.OpenHead(r.head); err != nil {
 		e := l.now()
 		first, _ := e.find(log).file(r.last)
 		return nil, after, l.damaged(l.path(e.find(log), first), fmt.Errorf("%w: the head of record %d: %w", ErrDamaged, r.last, err))

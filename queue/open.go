@@ -44,6 +44,7 @@ func Open(cfg Config, log *slog.Logger) (*Ledger, error) {
 			Store:   store,
 			cfg:     cfg,
 			log:     log,
+			ring:    cfg.Ring,
 			disk:    func(write func() error) error { return write() },
 			waiting: make(chan *request, chain.MaxBatchRecords),
 			over:    make(chan struct{}),
@@ -351,11 +352,11 @@ func (l *Ledger) openCurrent() error {
 
 // ownHead checks that the last line carries this terminal's signature.
 func (l *Ledger) ownHead(c content) error {
-	head, err := chain.OpenHead(l.cfg.Key.Public(), c.head)
+	head, _, err := l.ring.OpenHead(c.head)
 	if err == nil && head.Log == c.log && head.Seq == c.seq && head.Hash == c.hash {
 		return nil
 	}
-	if kid := chain.KeyIDOf(c.head); kid != "" && kid != chain.KeyID(l.cfg.Key.Public()) {
+	if errors.Is(err, chain.ErrUnknownKey) {
 		return fmt.Errorf("the ledger in %s is signed with another key than this terminal's (were the keys replaced?): "+
 			"put the keys back, or move the directory %s away; then a new epoch begins and the centre is told", l.dir, l.root)
 	}
@@ -479,7 +480,7 @@ func (l *Ledger) mend(i int, first chain.Seq, last bool) (whole bool, err error)
 			return false, err
 		}
 	}
-	kept, err := salvage(path, e.Log, l.cfg.Key.Public(), l.cfg.ReceiptKey, next)
+	kept, err := salvage(path, e.Log, l.ring, l.cfg.ReceiptKey, next)
 	if err != nil {
 		return false, fmt.Errorf("reading the damaged file %s: %w", path, err)
 	}
@@ -603,7 +604,7 @@ func (l *Ledger) takeOver() error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("taking over %s: %w", old, ErrInUse)
 	}
-	kept, err := salvage(old, "", l.cfg.Key.Public(), l.cfg.ReceiptKey, tail{})
+	kept, err := salvage(old, "", l.ring, l.cfg.ReceiptKey, tail{})
 	if err != nil {
 		return fmt.Errorf("taking over %s: %w", old, err)
 	}

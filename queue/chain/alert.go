@@ -1,15 +1,18 @@
 package chain
 
 import (
-	"crypto"
+	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // PurposeAlert is of an [Alert], by the terminal's ledger key.
 const PurposeAlert Purpose = "rollcall-alert"
 
-// MaxAlert bounds an alert's JWS, in bytes. Real ones have under 500.
-const MaxAlert = 4 << 10
+// MaxAlert bounds an alert as it is sent, in bytes. Real ones have under 500, and
+// 400 more for each handover.
+const MaxAlert = 8 << 10
 
 // AlertKind names what is wrong at a terminal. A centre takes kinds that it
 // does not know, by their plain names.
@@ -44,20 +47,47 @@ type Alert struct {
 	At    Wall      `json:"at"`             // when it was sent
 }
 
-// OpenAlert checks an alert's signature and form. A version that this program
-// does not know is an error that says so and unwraps to [ErrMalformed].
-func OpenAlert(pub crypto.PublicKey, jws []byte) (Alert, error) {
-	if len(jws) > MaxAlert {
-		return Alert{}, fmt.Errorf("alert of %d bytes, at most %d: %w", len(jws), MaxAlert, ErrMalformed)
+// FormAlert joins what is sent: the handovers that lead to the key that signed,
+// oldest first, then the alert; newline-separated. The centre may get it before
+// the records that tell of a new key. Of more than fit the last are taken.
+func FormAlert(jws string, handovers ...string) []byte {
+	text := []byte(jws)
+	for _, h := range slices.Backward(handovers) {
+		if len(h)+1+len(text) > MaxAlert {
+			break
+		}
+		text = append([]byte(h+"\n"), text...)
 	}
-	a, err := openAs[Alert](pub, PurposeAlert, jws)
+	return text
+}
+
+// OpenAlert checks the signatures and form of what [FormAlert] joined. The ring
+// holds the keys known so far and grows by the handovers; by is the place of the
+// key that signed. A version that this program does not know is an error that
+// says so and unwraps to [ErrMalformed].
+func OpenAlert(ring *Ring, text []byte) (a Alert, by int, err error) {
+	if len(text) > MaxAlert {
+		return a, 0, fmt.Errorf("alert of %d bytes, at most %d: %w", len(text), MaxAlert, ErrMalformed)
+	}
+	handovers, jws := []string(nil), text
+	if end := bytes.LastIndexByte(text, '\n'); end >= 0 {
+		handovers, jws = strings.Split(string(text[:end]), "\n"), text[end+1:]
+	}
+	if err := ring.Follow(handovers...); err != nil {
+		return a, 0, err
+	}
+	payload, by, err := ring.Open(PurposeAlert, jws)
+	if err != nil {
+		return a, by, err
+	}
+	a, err = readAs[Alert](PurposeAlert, payload)
 	switch {
 	case err != nil:
-		return a, err
+		return a, by, err
 	case a.V != 1:
-		return a, fmt.Errorf("alert of version %d, this program knows 1: %w", a.V, ErrMalformed)
+		return a, by, fmt.Errorf("alert of version %d, this program knows 1: %w", a.V, ErrMalformed)
 	case a.Log.Terminal() == "" || !plainName(string(a.Kind)) || a.Code != "" && !plainName(a.Code):
-		return a, fmt.Errorf("alert: %w", ErrMalformed)
+		return a, by, fmt.Errorf("alert: %w", ErrMalformed)
 	}
-	return a, nil
+	return a, by, nil
 }

@@ -1,6 +1,8 @@
 package chain_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"strings"
 	"testing"
 	"time"
@@ -23,9 +25,10 @@ func TestOpenAlert(t *testing.T) {
 		require.NoError(t, err)
 		return []byte(jws)
 	}
-	got, err := chain.OpenAlert(queuetest.TerminalKey.Public(), sign(t, alert()))
+	got, by, err := chain.OpenAlert(queuetest.Ring(), sign(t, alert()))
 	require.NoError(t, err)
 	assert.Equal(t, alert(), got)
+	assert.Zero(t, by)
 
 	changed := func(change func(*chain.Alert)) func(t *testing.T) []byte {
 		return func(t *testing.T) []byte {
@@ -61,10 +64,35 @@ func TestOpenAlert(t *testing.T) {
 		}, "", chain.ErrSignature},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := chain.OpenAlert(queuetest.TerminalKey.Public(), tc.jws(t))
+			_, _, err := chain.OpenAlert(queuetest.Ring(), tc.jws(t))
 			require.ErrorIs(t, err, tc.wraps)
 			assert.ErrorContains(t, err, tc.says)
 		})
+	}
+}
+
+// An alert by a key that the reader does not know yet brings the handovers that
+// lead to it; without them it counts for nothing.
+func TestAlertByTheNextKey(t *testing.T) {
+	var handovers []string
+	key := queuetest.TerminalKey
+	for n := range 40 {
+		next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(100 + n)}, ed25519.SeedSize))
+		h, err := chain.SignHandover(key, "t-test", next.Public())
+		require.NoError(t, err)
+		handovers, key = append(handovers, h), next
+		jws, err := chain.Sign(key, chain.PurposeAlert, alert())
+		require.NoError(t, err)
+		_, _, err = chain.OpenAlert(queuetest.Ring(), []byte(jws))
+		require.ErrorIs(t, err, chain.ErrUnknownKey)
+
+		ring, err := chain.NewRing("t-test", queuetest.TerminalKey.Public(), handovers[:n]...)
+		require.NoError(t, err)
+		text := chain.FormAlert(jws, handovers...)
+		require.LessOrEqual(t, len(text), chain.MaxAlert)
+		_, by, err := chain.OpenAlert(ring, text)
+		require.NoError(t, err, "the reader knows all but the last")
+		assert.Equal(t, n+1, by)
 	}
 }
 
@@ -73,8 +101,11 @@ func FuzzOpenAlert(f *testing.F) {
 	require.NoError(f, err)
 	f.Add([]byte(jws))
 	f.Add([]byte("e30.e30."))
+	handover, err := chain.SignHandover(queuetest.TerminalKey, "t-test", queuetest.StrangerKey.Public())
+	require.NoError(f, err)
+	f.Add(chain.FormAlert(jws, handover))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if a, err := chain.OpenAlert(queuetest.TerminalKey.Public(), text); err == nil {
+		if a, _, err := chain.OpenAlert(queuetest.Ring(), text); err == nil {
 			assert.Equal(t, 1, a.V)
 			assert.True(t, a.Log.Terminal().Valid())
 		}

@@ -73,7 +73,7 @@ func newHouse(t testing.TB) house {
 // ledger is records 1..n of a log, each with its head.
 type ledger struct {
 	h     house
-	key   ed25519.PrivateKey
+	key   crypto.Signer
 	log   chain.LogID
 	lines [][]byte // lines[i] is record i+1
 	heads [][]byte
@@ -87,10 +87,12 @@ func (h house) ledger(k ed25519.PrivateKey, log chain.LogID, n int) *ledger {
 	return l
 }
 
-func (l *ledger) add(body string) {
+func (l *ledger) add(body string) { l.record("checkin", body) }
+
+func (l *ledger) record(typ, body string) {
 	n := len(l.lines)
 	e := chain.Entry{
-		V: chain.Version, Log: l.log, Seq: chain.Seq(n + 1), Type: "checkin", Body: []byte(body),
+		V: chain.Version, Log: l.log, Seq: chain.Seq(n + 1), Type: typ, Body: []byte(body),
 		At: chain.Stamp{Wall: chain.NewWall(morning.Add(time.Duration(n) * time.Second)), Boot: "b", UpMS: int64(n), Clock: chain.ClockSynced},
 	}
 	if n > 0 {
@@ -104,7 +106,7 @@ func (l *ledger) add(body string) {
 
 func (l *ledger) hash(seq int) chain.Hash { return chain.HashLine(l.lines[seq-1]) }
 
-func (l *ledger) head(k ed25519.PrivateKey, seq int) []byte {
+func (l *ledger) head(k crypto.Signer, seq int) []byte {
 	return jws(l.h.t, k, chain.PurposeHead, chain.Head{Log: l.log, Seq: chain.Seq(seq), Hash: l.hash(seq), Wall: chain.NewWall(morning)})
 }
 
@@ -142,4 +144,23 @@ func verify(trust *chain.Trust, file [][]byte) ([]chain.Epoch, error) {
 		}
 	}
 	return v.Report()
+}
+
+// ringOf is t-1's, with the handovers that lead through keys.
+func ringOf(t testing.TB, keys ...crypto.Signer) *chain.Ring {
+	t.Helper()
+	ring, err := chain.NewRing("t-1", terminalKey.Public(), handovers(t, append([]crypto.Signer{terminalKey}, keys...)...)...)
+	require.NoError(t, err)
+	return ring
+}
+
+// handovers lead from the first key through the others.
+func handovers(t testing.TB, keys ...crypto.Signer) (out []string) {
+	t.Helper()
+	for i, next := range keys[1:] {
+		h, err := chain.SignHandover(keys[i], "t-1", next.Public())
+		require.NoError(t, err)
+		out = append(out, h)
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,13 +15,13 @@ import (
 
 // Handovers lead from one key to the next, also to one of another algorithm,
 // and only in their order and for their terminal.
-func TestFollow(t *testing.T) {
+func TestRing(t *testing.T) {
 	tpm, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	first, err := chain.SignHandover(terminalKey, "t-1", otherKey.Public())
-	require.NoError(t, err)
-	second, err := chain.SignHandover(otherKey, "t-1", tpm.Public())
-	require.NoError(t, err)
+	both := handovers(t, terminalKey, otherKey, tpm)
+	first, second := both[0], both[1]
+	fork := handovers(t, terminalKey, strangerKey)[0]
+	back := handovers(t, terminalKey, otherKey, terminalKey)
 	for _, tc := range []struct {
 		name      string
 		terminal  chain.TerminalID
@@ -30,22 +31,37 @@ func TestFollow(t *testing.T) {
 		{"none", "t-1", nil, terminalKey.Public()},
 		{"one", "t-1", []string{first}, otherKey.Public()},
 		{"two", "t-1", []string{first, second}, tpm.Public()},
-		{"one left out", "t-1", []string{second}, chain.ErrSignature},
-		{"another order", "t-1", []string{second, first}, chain.ErrSignature},
-		{"one twice", "t-1", []string{first, first}, chain.ErrSignature},
+		{"known ones again", "t-1", []string{first, second, first, second}, tpm.Public()},
+		{"one left out", "t-1", []string{second}, chain.ErrUnknownKey},
+		{"another order", "t-1", []string{second, first}, chain.ErrUnknownKey},
+		{"two by one key", "t-1", []string{first, fork}, chain.ErrSignature},
+		{"back to a retired key", "t-1", back, chain.ErrSignature},
 		{"another terminal's", "t-2", []string{first}, chain.ErrSignature},
 		{"another purpose", "t-1", []string{string(jws(t, terminalKey, chain.PurposeHead, 1))}, chain.ErrSignature},
 		{"no key", "t-1", []string{string(jws(t, terminalKey, chain.PurposeKey, chain.Handover{Terminal: "t-1", Key: []byte{1}}))}, chain.ErrMalformed},
+		{"too long", "t-1", []string{first + strings.Repeat("A", chain.MaxHandover)}, chain.ErrMalformed},
 		{"rubbish", "t-1", []string{"a.b.c"}, chain.ErrMalformed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := chain.Follow(terminalKey.Public(), tc.terminal, tc.handovers...)
+			ring, err := chain.NewRing(tc.terminal, terminalKey.Public(), tc.handovers...)
 			if want, fails := tc.want.(error); fails {
 				assert.ErrorIs(t, err, want)
 				return
 			}
 			require.NoError(t, err)
-			assert.Equal(t, tc.want, got)
+			assert.Equal(t, tc.want, ring.Key())
+			again, err := chain.NewRing(tc.terminal, terminalKey.Public(), ring.Handovers()...)
+			require.NoError(t, err)
+			assert.Equal(t, ring, again)
 		})
 	}
+}
+
+// A ring that was cloned grows by itself.
+func TestRingClone(t *testing.T) {
+	ring := ringOf(t)
+	clone := ring.Clone()
+	require.NoError(t, clone.Follow(handovers(t, terminalKey, otherKey)...))
+	assert.Equal(t, 0, ring.Last())
+	assert.Equal(t, 1, clone.Last())
 }

@@ -25,27 +25,6 @@ type Receipt struct {
 	At   Wall  `json:"at"`
 }
 
-// OpenHead checks a head's signature.
-func OpenHead(pub crypto.PublicKey, jws []byte) (Head, error) {
-	payload, err := Open(pub, PurposeHead, jws)
-	if err != nil {
-		return Head{}, err
-	}
-	return readHead(payload)
-}
-
-// OpenCut checks the signature of a cut: the terminal's word that it let go the
-// records up to one, which the centre had received. It has the form of a head,
-// and a head never serves as one: whoever takes more lines out has none for
-// them.
-func OpenCut(pub crypto.PublicKey, jws []byte) (Head, error) {
-	payload, err := Open(pub, PurposeCut, jws)
-	if err != nil {
-		return Head{}, err
-	}
-	return readHead(payload)
-}
-
 // OpenReceipt checks a receipt's signature. Whether Hash is the hash of the
 // terminal's own line is for the caller to compare before believing it.
 func OpenReceipt(pub crypto.PublicKey, jws []byte) (Receipt, error) {
@@ -72,15 +51,6 @@ func readReceipt(payload []byte) (r Receipt, err error) {
 		return r, nil
 	}
 	return readAs[Receipt](PurposeReceipt, payload)
-}
-
-// openAs checks a signature and reads what it is over.
-func openAs[T any](pub crypto.PublicKey, purpose Purpose, jws []byte) (v T, err error) {
-	payload, err := Open(pub, purpose, jws)
-	if err != nil {
-		return v, err
-	}
-	return readAs[T](purpose, payload)
 }
 
 // readAs reads a payload that another JOSE library may have written: in any

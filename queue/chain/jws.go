@@ -144,6 +144,11 @@ func Sign(key crypto.Signer, purpose Purpose, payload any) (string, error) {
 // Open checks a JWS in compact form against one key and one purpose and gives
 // its payload. The header's algorithm must be the key's own.
 func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
+	return open(purpose, jws, func(string) crypto.PublicKey { return pub })
+}
+
+// open checks a JWS against the key that is known by its key id; nil if none is.
+func open(purpose Purpose, jws []byte, known func(kid string) crypto.PublicKey) ([]byte, error) {
 	dot := bytes.LastIndexByte(jws, '.')
 	if dot < 0 {
 		return nil, fmt.Errorf("%s: %w", purpose, ErrMalformed)
@@ -164,6 +169,10 @@ func Open(pub crypto.PublicKey, purpose Purpose, jws []byte) ([]byte, error) {
 	sig, err := decode64(jws[dot+1:])
 	if err != nil {
 		return nil, fmt.Errorf("%s: signature: %w", purpose, ErrMalformed)
+	}
+	pub := known(h.Kid)
+	if pub == nil {
+		return nil, fmt.Errorf("%s: %w", purpose, ErrUnknownKey)
 	}
 	alg, err := algorithmOf(pub)
 	if err != nil {

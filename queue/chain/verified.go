@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// The two types of record whose bodies say how lines hang together.
+// The types of record whose bodies say how lines hang together.
 const (
 	typeOpen = "open"
 	typeGap  = "gap"
+	typeKey  = "key"
 )
 
 // verified is one log as far as it was read.
@@ -26,6 +27,10 @@ type verified struct {
 	runs     []*run
 	missing  []missing // passed over, and named by no gap record yet
 	before   *Link
+
+	ring  *Ring
+	now   inForce // at the last record
+	turns []Turn  // where the key in force was another than before
 
 	acked    Seq     // highest receipt that a record named
 	floors   []floor // by ack
@@ -128,6 +133,35 @@ func (l *verified) remember(e Entry) {
 	if f.ack > 0 {
 		l.floors = append(l.floors, f)
 	}
+}
+
+// keyAt gives which key signs the next record.
+func (l *verified) keyAt(e Entry) (inForce, error) {
+	f := l.now
+	f.unsure = f.unsure || e.Seq > l.last+1
+	return f.at(e, l.ring)
+}
+
+// signs notes which key signs the last record and what follows it.
+func (l *verified) signs(f inForce) {
+	l.now = f
+	if f.place > l.placeAt(l.last) {
+		l.turns = append(l.turns, Turn{l.last - 1, f.place})
+	}
+	if f.hands {
+		l.turns = append(l.turns, Turn{l.last, f.place + 1})
+	}
+}
+
+// placeAt is the place of the key in force at a record, or of one before it where
+// that is not known.
+func (l *verified) placeAt(seq Seq) int {
+	for _, t := range slices.Backward(l.turns) {
+		if t.Seq < seq {
+			return t.Place
+		}
+	}
+	return 0
 }
 
 // letGo begins the log after the record that a cut names, if first is a record

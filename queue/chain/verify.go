@@ -2,7 +2,6 @@ package chain
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -25,15 +24,15 @@ func (p *Problem) Error() string {
 	return fmt.Sprintf("record %d of %s: %s", p.Seq, p.Log, p.What)
 }
 
-// Verifier checks an export line by line: records, heads, receipts and the
-// terminal's certificate, each record after the certificate and before its
-// head, receipts in any place. It holds 32 bytes for every record. It belongs
+// Verifier checks an export line by line: records, heads, receipts, handovers
+// and the terminal's certificate, each record after the certificate and before
+// its head, handovers before what their keys signed, receipts in any place. It holds 32 bytes for every record. It belongs
 // to one goroutine.
 type Verifier struct {
 	trust    *Trust
 	onRecord func(Entry) error
 
-	key      crypto.PublicKey // of the last certificate line
+	ring     *Ring // of the last certificate line
 	terminal TerminalID
 	keyKnown bool
 
@@ -58,6 +57,8 @@ const (
 	checkOwner    check = "owner"    // the certificate is by the centre and for this terminal
 	checkGaps     check = "gaps"     // a gap record names what is missing
 	checkCuts     check = "cuts"     // a cut names what was let go
+	checkKeys     check = "keys"     // a head is by the key in force at its record, or a later one
+	checkChange   check = "change"   // each key was handed over by the one before
 )
 
 func (v *Verifier) makes(c check) bool { return v.without != c }
@@ -109,13 +110,15 @@ func (v *Verifier) line(line []byte) error {
 	}
 	h, err := peek(line)
 	if err != nil {
-		return v.problem(1, "a line that is neither record, head, receipt nor certificate stands in its place")
+		return v.problem(1, "a line that is neither record, head, receipt, handover nor certificate stands in its place")
 	}
 	switch h.Typ {
 	case PurposeReceipt:
 		return v.receipt(line)
 	case PurposeCut:
 		return v.cut(line)
+	case PurposeKey:
+		return v.handover(line)
 	}
 	return v.head(line)
 }
@@ -230,7 +233,24 @@ func (v *Verifier) certificate(line []byte) error {
 		}
 		v.keyKnown = true
 	}
-	v.key, v.terminal = cert.PublicKey, terminal
+	ring, err := NewRing(terminal, cert.PublicKey)
+	if err != nil {
+		return &Problem{What: err.Error()}
+	}
+	if v.ring == nil || v.terminal != terminal || v.ring.ID(0) != ring.ID(0) {
+		v.ring, v.terminal = ring, terminal
+	}
+	return nil
+}
+
+// handover takes the word of one ledger key for the next.
+func (v *Verifier) handover(line []byte) error {
+	if v.ring == nil {
+		return &Problem{What: "a handover stands before the certificate"}
+	}
+	if err := v.ring.Follow(string(line)); err != nil && v.makes(checkChange) {
+		return &Problem{What: err.Error()}
+	}
 	return nil
 }
 
@@ -258,6 +278,10 @@ func (v *Verifier) record(line []byte) error {
 			return err
 		}
 	}
+	now, err := l.keyAt(e)
+	if err != nil && v.makes(checkChange) {
+		return l.problem(e.Seq, "%v", err)
+	}
 	if v.onRecord != nil {
 		if err := v.onRecord(e); err != nil {
 			return l.problem(e.Seq, "%v", err)
@@ -265,6 +289,7 @@ func (v *Verifier) record(line []byte) error {
 	}
 	hash := HashLine(line)
 	l.add(e, hash)
+	l.signs(now)
 	if !fits {
 		v.unfitted = &unfitted{l, e.Seq, hash}
 		return nil
@@ -275,7 +300,7 @@ func (v *Verifier) record(line []byte) error {
 // place finds the log that a record goes on or begins. A record may leave
 // others out: a gap record has to name them later.
 func (v *Verifier) place(e Entry) (*verified, error) {
-	if v.key == nil {
+	if v.ring == nil {
 		return nil, &Problem{Log: e.Log, Seq: e.Seq, What: "stands before the certificate of its terminal"}
 	}
 	if e.Log.Terminal() != v.terminal && v.makes(checkOwner) {
@@ -296,7 +321,7 @@ func (v *Verifier) place(e Entry) (*verified, error) {
 // begin starts a log. A cut that stands before its first record says that the
 // records up to there were let go; in the end a receipt must cover them.
 func (v *Verifier) begin(e Entry) (*verified, error) {
-	l := &verified{log: e.Log, keyKnown: v.keyKnown}
+	l := &verified{log: e.Log, keyKnown: v.keyKnown, ring: v.ring, now: inForce{unsure: e.Seq > 1}}
 	if v.find(e.Log) != nil {
 		return nil, l.problem(e.Seq, "begins this log a second time")
 	}
@@ -322,7 +347,7 @@ func (v *Verifier) whichIsWrong(line []byte) error {
 	if e, err := ParseLine(line); err == nil && e.Log == u.log.log && e.Seq == u.seq+1 && e.Prev == u.hash {
 		return u.log.problem(u.seq-1, "was changed: record %d names another hash", u.seq)
 	}
-	if h, err := OpenHead(v.key, line); err == nil && h.Log == u.log.log && h.Seq == u.seq && h.Hash == u.hash {
+	if h, _, err := v.ring.OpenHead(line); err == nil && h.Log == u.log.log && h.Seq == u.seq && h.Hash == u.hash {
 		return u.log.problem(u.seq-1, "was changed: record %d names another hash", u.seq)
 	}
 	return u.problem()
@@ -351,10 +376,10 @@ func (v *Verifier) settle(l *verified) error {
 }
 
 func (v *Verifier) head(line []byte) error {
-	if v.key == nil {
+	if v.ring == nil {
 		return &Problem{What: "a head stands before the certificate"}
 	}
-	h, err := OpenHead(v.key, line)
+	h, by, err := v.ring.OpenHead(line)
 	if err != nil && v.makes(checkHeads) {
 		return v.problem(0, "head: %v", err)
 	}
@@ -368,6 +393,9 @@ func (v *Verifier) head(line []byte) error {
 	}
 	if h.Seq > l.last {
 		return l.problem(l.last+1, "is missing: a head signs for record %d", h.Seq)
+	}
+	if place := l.placeAt(h.Seq); (by < place || l.ring != v.ring) && v.makes(checkKeys) {
+		return l.problem(h.Seq, "head: %v: the key %s was in force", ErrRetired, l.ring.ID(place))
 	}
 	got, read := l.hashAt(h.Seq)
 	if read && got != h.Hash && v.makes(checkHeads) {
@@ -383,10 +411,10 @@ func (v *Verifier) head(line []byte) error {
 // cut takes the terminal's word for what it let go. It counts for a log that
 // begins after it.
 func (v *Verifier) cut(line []byte) error {
-	if v.key == nil {
+	if v.ring == nil {
 		return &Problem{What: "a cut stands before the certificate"}
 	}
-	c, err := OpenCut(v.key, line)
+	c, err := v.ring.OpenCut(line)
 	if err != nil && v.makes(checkHeads) {
 		return v.problem(0, "cut: %v", err)
 	}

@@ -18,7 +18,7 @@ func (c *centre) opened() []chain.Alert {
 	defer c.mu.Unlock()
 	var out []chain.Alert
 	for _, jws := range c.alerts {
-		a, err := chain.OpenAlert(queuetest.TerminalKey.Public(), jws)
+		a, _, err := chain.OpenAlert(queuetest.Ring(), jws)
 		require.NoError(c.t, err)
 		out = append(out, a)
 	}

@@ -139,7 +139,7 @@ func (c *centre) state(payload []byte) {
 func (c *centre) records(cl *broker.Client, pk packets.Packet) (packets.Packet, error) {
 	b, err := chain.ParseBatch(pk.Payload)
 	if err == nil {
-		_, err = b.Check(queuetest.TerminalKey.Public())
+		_, _, err = b.Check(queuetest.Ring(), 0)
 	}
 	c.mu.Lock()
 	if err != nil {

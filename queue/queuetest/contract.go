@@ -247,7 +247,7 @@ func batches(t *testing.T, start starter) {
 			require.NoError(t, err)
 			b, err := chain.ParseBatch(payload) // within the wire's limits
 			require.NoError(t, err)
-			_, err = b.Check(TerminalKey.Public())
+			_, _, err = b.Check(Ring(), 0)
 			require.NoError(t, err)
 			require.Equal(t, after+1, b.First())
 			require.Equal(t, prev, b.Entries[0].Prev)

@@ -28,6 +28,15 @@ var (
 	StrangerKey = key(3)
 )
 
+// Ring is the terminal's before any rotation.
+func Ring() *chain.Ring {
+	ring, err := chain.NewRing(Terminal, TerminalKey.Public())
+	if err != nil {
+		panic("queuetest: " + err.Error())
+	}
+	return ring
+}
+
 func key(seed byte) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(append(make([]byte, ed25519.SeedSize-1), seed))
 }
