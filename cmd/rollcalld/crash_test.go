@@ -30,23 +30,27 @@ import (
 	"rollcall/simulator"
 )
 
-// theProgram lets the test binary be rollcalld, so that tests can kill it. With
-// "early" it answers a moment before the disk has the record.
+// theProgram lets the test binary be rollcalld, so that tests can kill it: with
+// "yes" as it is; with "early" it answers a moment before the disk has the
+// record; else it kills itself at the point of a command that [dieAt] knows.
 const theProgram = "ROLLCALLD_IS_THE_PROGRAM"
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(theProgram) {
+	switch how := os.Getenv(theProgram); how {
 	case "":
 		os.Exit(m.Run())
+	case "yes":
+		main()
+		os.Exit(0)
 	case "early":
-		fmt.Fprintln(os.Stderr, runEarly(os.Args[2]))
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, runSpoilt(os.Args[2], func(d *daemon) { d.terminal.Ledger = early{d.ledger} }))
+	default:
+		fmt.Fprintln(os.Stderr, runSpoilt(os.Args[2], func(d *daemon) { dieAt(d, how) }))
 	}
-	main()
-	os.Exit(0)
+	os.Exit(1)
 }
 
-func runEarly(file string) error {
+func runSpoilt(file string, spoil func(*daemon)) error {
 	cfg, zone, err := loadConfig(file)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func runEarly(file string) error {
 	if err != nil {
 		return err
 	}
-	d.terminal.Ledger = early{d.ledger}
+	spoil(d)
 	return d.run(context.Background())
 }
 
@@ -71,7 +75,7 @@ func (e early) Append(ctx context.Context, r attendance.Record) (attendance.Stor
 func program(t testing.TB, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
 	t.Helper()
 	p, said = exec.Command(os.Args[0], "-config", file), &bytes.Buffer{}
-	p.Env = append(os.Environ(), theProgram+"="+how)
+	p.Env = append(os.Environ(), theProgram+"="+how, "PCSCLITE_CSOCK_NAME=/nonexistent/pcscd", "GORACE=atexit_sleep_ms=0")
 	p.Stderr = said
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out must not leave it behind
 	require.NoError(t, p.Start())

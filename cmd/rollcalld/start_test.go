@@ -19,6 +19,7 @@ import (
 	"rollcall/cmd/internal/control"
 	"rollcall/device"
 	"rollcall/queue"
+	"rollcall/queue/chain"
 )
 
 // admitted makes a terminal that a centre has admitted, and its configuration.
@@ -32,13 +33,17 @@ func admitted(t testing.TB) (file, state string) {
 	return admittedBy(t, c, dir, "127.0.0.1:1")
 }
 
-// admittedBy makes a terminal of a centre that is reached at an address.
+// admittedBy makes the terminal t-1 of a centre that is reached at an address.
 func admittedBy(t testing.TB, c *centre.Centre, dir, address string) (file, state string) {
+	return admittedAs(t, c, dir, "t-1", address)
+}
+
+func admittedAs(t testing.TB, c *centre.Centre, dir string, id chain.TerminalID, address string) (file, state string) {
 	state = filepath.Join(dir, "terminal")
 	require.NoError(t, os.Mkdir(state, 0o700))
 	keys, err := device.CreateKeys(filepath.Join(state, "keys"))
 	require.NoError(t, err)
-	request, err := keys.Request("t-1")
+	request, err := keys.Request(id)
 	require.NoError(t, err)
 	text, err := json.Marshal(request)
 	require.NoError(t, err)
@@ -53,6 +58,7 @@ worker = "/nonexistent/rollcall-vision"
 worker_config = "/nonexistent/vision.toml"
 [uplink]
 addresses = [%q]
+start_spread = "0s"
 [panel]
 listen = "127.0.0.1:0"
 `, state, address), 0o600))
@@ -64,12 +70,18 @@ func start(t *testing.T, file, state string) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, []string{"-config", file}, t.Output()) }()
+	ready(t, state)
+	return func() error { cancel(); return <-ended }
+}
+
+// ready waits until the daemon of a state directory can store a check-in.
+func ready(t *testing.T, state string) {
+	t.Helper()
 	client := control.NewClient(state)
 	require.Eventually(t, func() bool {
-		status, err := client.Status(ctx)
+		status, err := client.Status(t.Context())
 		return err == nil && status.Health.Ready
 	}, 20*time.Second, 10*time.Millisecond)
-	return func() error { cancel(); return <-ended }
 }
 
 // TestTerminalIsReadyWithoutDevicesOrNetwork: no pcscd, no worker, no centre,
