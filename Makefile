@@ -81,10 +81,10 @@ BLOCKS  := 1000
 KILLS   := 900
 DAEMONS := 100
 JOURNAL :=
-proof-crash: setup-test ## KILLS of the store, DAEMONS of rollcalld, CUTS of the power (BLOCKS more below ext4): nothing acknowledged is lost; on a disk that does not sync it must be
+proof-crash: setup-test ## KILLS of the store, DAEMONS of rollcalld and as many at a command, CUTS of the power (BLOCKS more below ext4): nothing acknowledged is lost; on a disk that does not sync it must be
 	$(GO) test ./queue -count 1 -v -timeout 6h -run '^TestF22|^TestF23|^TestF24' \
 	  -rounds $(KILLS) -cuts $(CUTS) -block-cuts $(BLOCKS) -cut-seed $(SEED) -cut-journal '$(JOURNAL)'
-	$(GO) test ./cmd/rollcalld -count 1 -v -timeout 1h -run '^TestF23' -kills $(DAEMONS)
+	$(GO) test ./cmd/rollcalld -count 1 -v -timeout 1h -run '^TestF23|^TestT15Command' -kills $(DAEMONS) -command-kills $(DAEMONS)
 
 DAYS     := 90
 WEEKS    := 3

@@ -111,12 +111,12 @@ func (c *Centre) order(ctx context.Context, tx *sql.Tx, id chain.TerminalID, ord
 }
 
 // nextSerial gives a terminal's next command or package its serial: above all
-// that this database knows, and not below the time in seconds. A centre that was
+// that this database knows, and not below the time in milliseconds. A centre that was
 // put back from an older copy has forgotten its last serials, and terminals have
 // not.
 func (c *Centre) nextSerial(ctx context.Context, tx *sql.Tx, table string, id chain.TerminalID) (serial uint64, err error) {
 	err = tx.QueryRowContext(ctx, "SELECT coalesce(max(serial), 0) + 1 FROM "+table+" WHERE terminal = $1", string(id)).Scan(&serial)
-	return max(serial, uint64(max(0, c.now().Unix()))), err
+	return max(serial, uint64(max(0, millis(c.now())))), err
 }
 
 // correctable fills in the hash of the record, which must be a check-in of

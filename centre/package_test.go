@@ -57,7 +57,7 @@ func TestPublishedPackage(t *testing.T) {
 	assert.Empty(t, done.Warnings)
 
 	p := done.Package
-	assert.Equal(t, uint64(today.Unix()), p.Serial)
+	assert.Equal(t, uint64(today.UnixMilli()), p.Serial)
 	assert.Equal(t, "test", p.Tenant)
 	assert.True(t, today.Equal(p.Issued))
 	assert.Equal(t, time.Date(2026, 11, 24, 16, 0, 0, 0, today.Location()).UTC(), p.Expires.UTC(), "two days after the last session")
@@ -89,12 +89,12 @@ func rosterKey(key []byte, kind attendance.KeyKind, value string) attendance.Ros
 	return attendance.RosterKey{Kind: kind, Hash: h[:]}
 }
 
-// Serials grow by one within a second, and from the time: a centre that was put
+// Serials grow by one within a millisecond, and from the time: a centre that was put
 // back from an older copy does not use those again that it has forgotten.
 func TestSerialsGrowPerTerminal(t *testing.T) {
 	c, b := clocked(t, today)
 	other := admitted(t, c, "t-2")
-	first := uint64(today.Unix())
+	first := uint64(today.UnixMilli())
 	for want := range uint64(3) {
 		assert.Equal(t, first+want, publish(t, c, b, "c-1").Package.Serial)
 		made, err := c.Order(t.Context(), "t-1", attendance.Command{Kind: attendance.CommandRotateKey}, 0)

@@ -45,7 +45,10 @@ func ledgerShow(ctx context.Context, args []string, stdout io.Writer) error {
 			found = true
 			return showWhole(stdout, e, chain.HashLine(line))
 		}
-		return nil
+		if c, ok := correctionOf(e); ok && found && c.Log == string(e.Log) && c.Seq == *seq {
+			_, err = fmt.Fprintf(stdout, "corrected by record %d: %s\n", e.Seq, inWords(c))
+		}
+		return err
 	})
 	if err == nil && !found {
 		return fmt.Errorf("ledger show: %s holds no such record", flags.Arg(0))
@@ -185,8 +188,28 @@ func row(e chain.Entry, word string, sealed chain.Wall, hash chain.Hash) []strin
 		string(c.Decision), string(c.Trainee), string(c.Class), string(c.Session), late, word, at, lag, hash.Short()}
 }
 
+// correctionOf reads a correction record; ok is false for any other.
+func correctionOf(e chain.Entry) (c attendance.CorrectionBody, ok bool) {
+	if e.Type != string(attendance.TypeCorrection) {
+		return c, false
+	}
+	c, err := attendance.ReadBody[attendance.CorrectionBody](e.Body)
+	return c, err == nil
+}
+
+func inWords(c attendance.CorrectionBody) string {
+	return fmt.Sprintf("%s, by %s: %s", c.Decision, c.Operator, c.Reason)
+}
+
 // inShort is what a record says, for a line of a list.
 func inShort(e chain.Entry) string {
+	if c, ok := correctionOf(e); ok {
+		of := fmt.Sprintf("of record %d", c.Seq)
+		if c.Log != string(e.Log) {
+			of += " of " + c.Log
+		}
+		return of + ": " + inWords(c)
+	}
 	if e.Type != string(attendance.TypeCheckin) {
 		return string(e.Body)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -10,8 +12,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -417,4 +422,157 @@ func TestT15CommandKilledAtRandom(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills: %v; each done at most once, answered once", *commandKills, moments)
+}
+
+// received gives the lines that the centre holds of a terminal, in order.
+func (s *station) received() (lines []string) {
+	s.Helper()
+	rows, err := s.centre.Find(context.Background(), centre.Query{Terminal: string(s.id), Limit: 1000})
+	require.NoError(s, err)
+	require.NoError(s, s.centre.Records(context.Background(), s.id, true, func(r centre.Row) error {
+		lines = append(lines, fmt.Sprint(r.Seq, " ", r.Type, " ", r.Hash))
+		return nil
+	}))
+	require.Len(s, rows, len(lines), "none is stored twice")
+	return lines
+}
+
+// held gives the same of the terminal's own ledger.
+func (s *station) held() (lines []string) {
+	s.Helper()
+	var text bytes.Buffer
+	require.NoError(s, control.NewClient(s.state).Export(context.Background(), &text))
+	for line := range bytes.Lines(text.Bytes()) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if e, err := chain.ParseLine(line); err == nil {
+			lines = append(lines, fmt.Sprint(uint64(e.Seq), " ", e.Type, " ", chain.HashLine(line)))
+		}
+	}
+	return lines
+}
+
+// arrived waits until the centre holds what the terminal does.
+func (s *station) arrived() {
+	s.Helper()
+	require.Eventually(s, func() bool { return slices.Equal(s.held(), s.received()) }, 30*time.Second, 20*time.Millisecond)
+}
+
+// online waits until the terminal says so, or the contrary.
+func (s *station) online(want device.PartState) {
+	s.Helper()
+	require.Eventually(s, func() bool {
+		status, err := control.NewClient(s.state).Status(context.Background())
+		part, _ := status.Health.Part(device.PartUplink)
+		return err == nil && part.State == want
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
+// TestResendAfterTheCentreWasPutBack: a centre whose database is put back from
+// an older copy has forgotten records and its own commands; the terminal has
+// nothing new to send. It orders resend and has every record again, to the
+// byte, each once.
+func TestResendAfterTheCentreWasPutBack(t *testing.T) {
+	t.Setenv("PCSCLITE_CSOCK_NAME", "/nonexistent/pcscd")
+	v := newTown(t)
+	s := v.station("t-1")
+	database := filepath.Join(v.cfg.Dir, "centre.db")
+	require.NoError(t, v.centre.Close())
+	copied, err := os.ReadFile(database)
+	require.NoError(t, err)
+	v.open()
+	s.order(attendance.CommandCorrect)
+	s.order(attendance.CommandErase)
+	stop := v.serve()
+	end := start(t, s.file, s.state)
+	require.Equal(t, string(attendance.CommandDone), s.answered().State)
+	s.arrived()
+	all := s.received()
+	require.GreaterOrEqual(t, len(all), 9, "four and what the commands left")
+
+	stop()
+	s.online(device.StateDegraded)
+	require.NoError(t, v.centre.Close())
+	for _, beside := range []string{database + "-wal", database + "-shm"} {
+		require.NoError(t, os.RemoveAll(beside))
+	}
+	require.NoError(t, os.WriteFile(database, copied, 0o600))
+	v.open()
+	v.serve()
+	s.online(device.StateOK)
+	require.Len(t, s.received(), 4, "control: an idle terminal sends nothing of itself")
+
+	made := s.order(attendance.CommandResend)
+	answer := s.answered()
+	assert.Equal(t, made.Serial, answer.Serial)
+	assert.Equal(t, string(attendance.CommandDone), answer.State, answer.Reason)
+	s.arrived()
+	assert.Equal(t, all, s.received()[:len(all)])
+	require.NoError(t, end())
+}
+
+// TestT18CorrectionShowsBothVersions: the check-in as it was and what counts
+// instead, in what the centre gives to read and in rollcall ledger show.
+func TestT18CorrectionShowsBothVersions(t *testing.T) {
+	t.Setenv("PCSCLITE_CSOCK_NAME", "/nonexistent/pcscd")
+	v := newTown(t)
+	v.cfg.Read = "127.0.0.1:0"
+	require.NoError(t, v.centre.Close())
+	v.open()
+	s := v.station("t-1")
+	s.order(attendance.CommandCorrect)
+	v.serve()
+	end := start(t, s.file, s.state)
+	require.Equal(t, string(attendance.CommandDone), s.answered().State)
+	require.NoError(t, end())
+
+	var decisions []string
+	for _, r := range v.read("/v1/records?terminal=t-1") {
+		if r.Decision != "" && r.Type != string(attendance.TypeAdmin) {
+			decisions = append(decisions, fmt.Sprint(r.Seq, " ", r.Type, " ", r.Decision, " ", r.Reason))
+		}
+	}
+	require.Len(t, decisions, 2)
+	assert.Equal(t, "2 checkin on_time ", decisions[0])
+	assert.Contains(t, decisions[1], fmt.Sprintf("correction void record 2 of %s, by op-1: tapped for another", s.log))
+
+	tool := filepath.Join(t.TempDir(), "rollcall")
+	build, err := exec.Command("go", "build", "-o", tool, "rollcall/cmd/rollcall").CombinedOutput()
+	require.NoError(t, err, "%s", build)
+	list, err := exec.Command(tool, "ledger", "show", s.state).CombinedOutput()
+	require.NoError(t, err, "%s", list)
+	assert.Regexp(t, `(?m)^ +2 .* checkin +p-1 c-1 s-1, on_time`, string(list))
+	assert.Regexp(t, `(?m)^ +\d+ .* correction +of record 2: void, by op-1: tapped for another$`, string(list))
+	one, err := exec.Command(tool, "ledger", "show", "-seq", "2", s.state).CombinedOutput()
+	require.NoError(t, err, "%s", one)
+	assert.Contains(t, string(one), `"decision": "on_time"`)
+	assert.Regexp(t, `(?m)^corrected by record \d+: void, by op-1: tapped for another$`, string(one))
+}
+
+// read asks the centre as another system does.
+func (v *town) read(path string) []centre.Row {
+	v.Helper()
+	reading, err := v.centre.Reading()
+	require.NoError(v, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- reading.Run(ctx) }()
+	defer func() { cancel(); assert.NoError(v, <-ended) }()
+	token, err := v.centre.AddReader(ctx, "school")
+	require.NoError(v, err)
+	ca, err := os.ReadFile(filepath.Join(v.cfg.Dir, "keys", "ca.crt"))
+	require.NoError(v, err)
+	pool := x509.NewCertPool()
+	require.True(v, pool.AppendCertsFromPEM(ca))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+reading.Address()+path, nil)
+	require.NoError(v, err)
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := client.Do(request)
+	require.NoError(v, err)
+	defer response.Body.Close()
+	require.Equal(v, http.StatusOK, response.StatusCode)
+	var answer struct{ Records []centre.Row }
+	require.NoError(v, json.NewDecoder(response.Body).Decode(&answer))
+	return answer.Records
 }
