@@ -16,11 +16,8 @@ import (
 // It returns chain.ErrSignature, [ErrReceipt] for a receipt of another log or
 // of other bytes, and [ErrStopped].
 func (l *Ledger) Receipt(jws []byte) (chain.Receipt, error) {
-	r, err := chain.OpenReceipt(l.cfg.ReceiptKey, jws)
+	r, err := l.CheckReceipt(jws)
 	if err != nil {
-		return r, err
-	}
-	if err := l.owns(r); err != nil {
 		return r, err
 	}
 	var older, ends bool
@@ -66,6 +63,16 @@ func (l *Ledger) writeState(doing string, change func() error) error {
 		err = l.write(doing, change)
 	}
 	return err
+}
+
+// CheckReceipt says of a receipt what [Ledger.Receipt] would, and stores
+// nothing.
+func (l *Ledger) CheckReceipt(jws []byte) (chain.Receipt, error) {
+	r, err := chain.OpenReceipt(l.cfg.ReceiptKey, jws)
+	if err == nil {
+		err = l.owns(r)
+	}
+	return r, err
 }
 
 func (l *Ledger) receipted(log chain.LogID) chain.Seq {

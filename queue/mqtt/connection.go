@@ -88,6 +88,8 @@ type connection struct {
 	lost     chan error  // holds one
 	keep     func() bool // after the handshakes: ctx's end cuts no more; written by open
 	receipt  bool        // one came that let records go
+	due      *answer     // a receipt that is checked, and stored while the next batch is under way
+	known    chain.Seq   // up to where the ledger had a receipt when it was last asked
 	told     map[chain.AlertKind]sent
 	looked   time.Time // at the certificate
 	ahead    batch     // read while the one before is under way
@@ -105,7 +107,7 @@ func (u *Uplink) connection(ctx context.Context, address string) (worked bool, e
 	c.looked = began
 	if err = c.greet(ctx); err == nil {
 		u.trouble(true, address, nil)
-		err = c.work(ctx)
+		err = errors.Join(c.work(ctx), c.settle())
 	}
 	if ctx.Err() != nil { // a clean end sends no last will
 		c.client.Publish(u.prefix+topicState, atLeastOnce, true, u.state("offline")).WaitTimeout(goodbyeTimeout)
@@ -244,20 +246,29 @@ func (c *connection) await(ctx context.Context, token paho.Token) error {
 // when ctx ends, or why the connection is of no more use.
 func (c *connection) work(ctx context.Context) error {
 	log, _, at := c.ledger.Marks() // the centre has everything up to here
+	c.known = at
 	for patience, unanswered := c.cfg.ReceiptTimeout, 0; ; {
 		if err := c.alertsFirst(ctx); err != nil {
 			return err
 		}
 		changed := c.ledger.Changed()
-		if now, last, receipted := c.ledger.Marks(); now != log || receipted < at { // the next epoch's turn, or records are to go again
+		now, last, receipted := c.ledger.Marks()
+		if now != log || receipted < c.known { // the next epoch's turn, or records are to go again
 			c.departure.begin(now, last, receipted)
 			log, at = now, receipted
 		}
+		c.known = receipted
 		b, err := c.batch(log, at)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLedger, err)
 		}
 		if b.payload == nil {
+			if c.due != nil {
+				if err := c.settle(); err != nil {
+					return err
+				}
+				continue // the next epoch may have its turn now
+			}
 			if ended, err := c.idle(ctx, changed); ended {
 				return err
 			}
@@ -265,12 +276,12 @@ func (c *connection) work(ctx context.Context) error {
 		}
 		c.departure.leave(log, b.last, c.cfg.Up())
 		began := time.Now()
-		now, err := c.send(ctx, b, patience)
-		c.adapt(now != at && err == nil, time.Since(began))
+		next, err := c.send(ctx, b, patience)
+		c.adapt(next != at && err == nil, time.Since(began))
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		if now != at {
+		if next != at {
 			patience, unanswered = c.cfg.ReceiptTimeout, 0
 		} else {
 			patience, unanswered = min(2*patience, max(c.cfg.RetryMax, c.cfg.ReceiptTimeout)), unanswered+1
@@ -278,7 +289,7 @@ func (c *connection) work(ctx context.Context) error {
 		if unanswered == moveOn && len(c.cfg.Addresses) > 1 {
 			return errNoReceipt
 		}
-		at = now
+		at = next
 	}
 }
 
@@ -329,7 +340,10 @@ func (c *connection) idle(ctx context.Context, changed <-chan struct{}) (ended b
 	case err := <-c.lost:
 		return true, errors.Join(errLost, err)
 	case jws := <-c.receipts:
-		c.take(jws)
+		if c.check(jws) {
+			err := c.settle()
+			return err != nil, err
+		}
 	case <-changed:
 	case <-c.alerts.changed:
 	case <-t.C:
@@ -356,9 +370,16 @@ func (c *connection) look() (ended bool, err error) {
 // some of them. It returns where to go on: there, or where it began if none
 // came in time, or further back if a receipt says that the centre is there (it
 // came back from an older copy of its data).
+//
+// The receipt for the batch before is stored once this one has left: on a long
+// way that costs nothing. A crash before it is stored sends records again that
+// the centre has.
 func (c *connection) send(ctx context.Context, b batch, patience time.Duration) (chain.Seq, error) {
 	published := c.client.Publish(c.prefix+topicRecords, atLeastOnce, false, b.payload)
 	answered, at := published.Done(), b.at
+	if err := c.settle(); err != nil {
+		return at, err
+	}
 	c.readAhead(b)
 	t := time.NewTimer(patience)
 	defer t.Stop()
@@ -370,12 +391,17 @@ func (c *connection) send(ctx context.Context, b batch, patience time.Duration) 
 			}
 			answered = nil
 		case jws := <-c.receipts:
-			r, ok := c.take(jws)
-			if ok && r.Seq > at {
-				c.receipt = true
-				c.trouble(true, c.address, nil)
+			if !c.check(jws) {
+				continue
+			}
+			r := c.due.receipt
+			if c.due.onward = r.Log == b.log && r.Seq > at; c.due.onward {
 				return r.Seq, nil
-			} else if ok && r.Seq < at {
+			}
+			if err := c.settle(); err != nil {
+				return at, err
+			}
+			if r.Log == b.log && r.Seq < at {
 				at = r.Seq
 				t.Reset(rewindAfter)
 			}
@@ -396,18 +422,45 @@ func (c *connection) send(ctx context.Context, b batch, patience time.Duration) 
 	}
 }
 
-// take hands a receipt to the ledger, which checks it.
-func (c *connection) take(jws []byte) (chain.Receipt, bool) {
-	r, err := c.ledger.Receipt(jws)
+// answer is a receipt that was checked.
+type answer struct {
+	jws       []byte
+	receipt   chain.Receipt
+	left, got time.Duration // since boot: when its record went up for the first time, and when it came
+	first     bool          // left is known
+	onward    bool          // it lets records of a batch go
+}
+
+// check has the ledger check a receipt, which is due to be stored if it holds.
+func (c *connection) check(jws []byte) bool {
+	r, err := c.ledger.CheckReceipt(jws)
 	if err != nil {
 		c.Raise(chain.AlertWrongReceipt, "")
 		c.trouble(false, c.address, fmt.Errorf("%w: %w", errReceipt, err))
-		return r, false
+		return false
 	}
-	if left, first := c.departure.of(r); first {
-		c.cfg.Receipted(r, left, c.cfg.Up())
+	c.due = &answer{jws: jws, receipt: r, got: c.cfg.Up()}
+	c.due.left, c.due.first = c.departure.of(r)
+	return true
+}
+
+// settle has the ledger store the receipt that is due, if one is.
+func (c *connection) settle() error {
+	a := c.due
+	if c.due = nil; a == nil {
+		return nil
 	}
-	return r, true
+	if _, err := c.ledger.Receipt(a.jws); err != nil {
+		return fmt.Errorf("%w: storing a receipt: %w", errLedger, err)
+	}
+	if a.onward {
+		c.receipt = true
+		c.trouble(true, c.address, nil)
+	}
+	if a.first {
+		c.cfg.Receipted(a.receipt, a.left, a.got)
+	}
+	return nil
 }
 
 // departure is when the last record that ever went up went for the first time:

@@ -17,11 +17,13 @@ import (
 )
 
 // Ledger is what the uplink asks of a ledger. Batch and Receipt may take as
-// long as the disk does; Changed is closed at the next change of Marks.
+// long as the disk does, and Receipt stores what CheckReceipt approves of;
+// Changed is closed at the next change of Marks.
 type Ledger interface {
 	Marks() (log chain.LogID, last, receipted chain.Seq)
 	Changed() <-chan struct{}
 	Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error)
+	CheckReceipt(jws []byte) (chain.Receipt, error)
 	Receipt(jws []byte) (chain.Receipt, error)
 }
 

@@ -314,6 +314,109 @@ func TestCentreLostRecords(t *testing.T) {
 	})
 }
 
+// slowDisk is a ledger whose disk takes its time, or fails.
+type slowDisk struct {
+	mqtt.Ledger
+	takes  time.Duration
+	fails  error
+	stored int
+}
+
+func (d *slowDisk) Receipt(jws []byte) (chain.Receipt, error) {
+	if d.fails != nil {
+		return chain.Receipt{}, d.fails
+	}
+	time.Sleep(d.takes)
+	d.stored++
+	return d.Ledger.Receipt(jws)
+}
+
+// on gives the site's uplink another ledger.
+func (s *site) on(l mqtt.Ledger, p *pipes) {
+	var err error
+	s.uplink, err = mqtt.New(s.cfg, l, slog.New(slog.DiscardHandler))
+	require.NoError(s.t, err)
+	s.uplink.SetDial(p.dial)
+}
+
+// A receipt is stored while the next batch is under way, so that on a long way
+// the disk costs nothing; the last one is stored at once.
+func TestDiskWorksWhileABatchIsUnderWay(t *testing.T) {
+	const rtt, disk = 50 * time.Millisecond, 20 * time.Millisecond
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, p *pipes) {
+		d := &slowDisk{Ledger: s.ledger, takes: disk}
+		s.on(d, p)
+		p.way.Delay = rtt / 2
+		defer s.run()()
+		s.emptied() // line 1
+		s.add(600)
+		before, began := d.stored, time.Now()
+		s.emptied()
+		batches := d.stored - before
+		require.Greater(t, batches, 4)
+		assert.Equal(t, time.Duration(batches)*rtt+disk, time.Since(began))
+		c.truth(s.ledger)
+	})
+}
+
+// A disk that does not take receipts lets nothing go, and is said to be the
+// trouble; the centre is not called again and again.
+func TestReceiptThatCannotBeStored(t *testing.T) {
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, p *pipes) {
+		d := &slowDisk{Ledger: s.ledger, fails: queue.ErrStopped}
+		s.on(d, p)
+		s.add(2)
+		defer s.run()()
+		time.Sleep(time.Hour)
+		assert.Equal(t, 3, s.ledger.Status().Unsent)
+		assert.Equal(t, []string{"online", "ledger"}, s.said()[:2])
+		sent, _ := c.seen()
+		assert.Less(t, len(sent), 60, "pauses grow")
+		assert.Greater(t, len(sent), 10)
+	})
+}
+
+// A receipt of an older epoch, late, says nothing of the records of this one.
+func TestReceiptOfAnOlderEpoch(t *testing.T) {
+	var old []byte
+	c := &centre{}
+	c.script = func(n int, b chain.Batch) reply {
+		if n == 1 {
+			old = queuetest.Receipt(t, queuetest.CentreKey, "t-test/before", 1000, chain.Hash{})
+			return reply{}
+		}
+		return reply{first: [][]byte{old}, forget: n == 2}
+	}
+	virtual(t, nil, c, func(t *testing.T, s *site, p *pipes) {
+		s.on(olderEpoch{s.ledger}, p)
+		defer s.run()()
+		s.emptied()
+		s.add(3)
+		s.emptied()
+		c.truth(s.ledger)
+	})
+}
+
+// olderEpoch is a ledger that had another before.
+type olderEpoch struct{ mqtt.Ledger }
+
+func (o olderEpoch) CheckReceipt(jws []byte) (chain.Receipt, error) {
+	r, err := chain.OpenReceipt(queuetest.CentreKey.Public(), jws)
+	if err == nil && r.Log == "t-test/before" {
+		return r, nil
+	}
+	return o.Ledger.CheckReceipt(jws)
+}
+
+func (o olderEpoch) Receipt(jws []byte) (chain.Receipt, error) {
+	if r, err := o.CheckReceipt(jws); err != nil || r.Log == "t-test/before" {
+		return r, err
+	}
+	return o.Ledger.Receipt(jws)
+}
+
 func TestBrokerAwayForADay(t *testing.T) {
 	c := &centre{}
 	addresses := func(cfg *mqtt.Config) { cfg.Addresses = []string{"a.test:1", "b.test:1"} }
