@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,7 +103,10 @@ func FuzzDownlink(f *testing.F) {
 	f.Cleanup(c.stop)
 	s := newSite(f, a, func(cfg *mqtt.Config) { cfg.Addresses = []string{l.Addr().String()} })
 	queuetest.Start(f, s.ledger)
+	online := make(chan struct{})
+	s.onReport = sync.OnceFunc(func() { close(online) })
 	f.Cleanup(s.run())
+	<-online // before it nothing would come down
 	f.Add("receipt", queuetest.Receipt(f, queuetest.StrangerKey, s.ledger.Status().Log, 1, chain.Hash{}))
 	f.Add("package/c-1", []byte("{}"))
 	f.Add("command", []byte("a.b.c"))
