@@ -118,19 +118,28 @@ func parseRequest(text []byte) (request, error) {
 // parseSigningRequest checks that whoever asks holds the key, and asks for
 // this terminal and this role.
 func parseSigningRequest(text string, id chain.TerminalID, role chain.Role) (crypto.PublicKey, error) {
-	block, rest := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fmt.Errorf("%s: not one PEM certificate signing request", role)
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil || csr.CheckSignature() != nil {
-		return nil, fmt.Errorf("%s: the certificate signing request is damaged or not signed by its own key", role)
+	csr, err := openSigningRequest([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", role, err)
 	}
 	unit := csr.Subject.OrganizationalUnit
 	if csr.Subject.CommonName != string(id) || len(unit) != 1 || unit[0] != string(role) {
 		return nil, fmt.Errorf("%s: the certificate signing request is for %q as %q, not for this terminal and role", role, csr.Subject.CommonName, unit)
 	}
 	return csr.PublicKey, nil
+}
+
+// openSigningRequest reads a signing request that is signed by its own key.
+func openSigningRequest(text []byte) (*x509.CertificateRequest, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("not one PEM certificate signing request")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil || csr.CheckSignature() != nil {
+		return nil, errors.New("the certificate signing request is damaged or not signed by its own key")
+	}
+	return csr, nil
 }
 
 // documentSigning is id-kp-documentSigning (RFC 9336).

@@ -47,7 +47,7 @@ type Config struct {
 	// (deploy/mosquitto.conf). Default none.
 	Broker string `toml:"broker"`
 	// Read is the address where other systems read records, feed and alarms
-	// (HTTP over TLS 1.3, each with a token), host:port; port 0 takes a free one.
+	// (HTTP over TLS 1.3, each with a token or certificate), host:port; port 0 takes a free one.
 	// docs/centre.md describes it. Default none: nothing can be read over the
 	// network.
 	Read string `toml:"read"`

@@ -2,11 +2,8 @@ package centre
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"database/sql"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +27,8 @@ const (
 )
 
 // Reading is the way for other systems to read what the centre holds: HTTP over
-// TLS 1.3 with the centre's own certificate, each request with the token of a
-// reader. It answers GET only: there is no way to change or delete anything.
+// TLS 1.3 with the centre's own certificate, each request with the token or the
+// client certificate of a reader. It answers GET only: there is no way to change or delete anything.
 // Every answer is logged with who read and how much. docs/centre.md describes
 // it for users.
 type Reading struct {
@@ -66,7 +63,13 @@ func (r *Reading) Run(ctx context.Context) error {
 		MaxHeaderBytes:    readHeader,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo), // it quotes what strangers send
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		TLSConfig:         &tls.Config{GetCertificate: r.centre.served.forServer, MinVersion: tls.VersionTLS13, Time: r.centre.now},
+		TLSConfig: &tls.Config{
+			GetCertificate: r.centre.served.forServer,
+			ClientAuth:     tls.VerifyClientCertIfGiven,
+			ClientCAs:      r.centre.keys.caPool(),
+			MinVersion:     tls.VersionTLS13,
+			Time:           r.centre.now,
+		},
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(r.net, "", "") }()
@@ -99,7 +102,7 @@ func (r *Reading) routes() []route {
 }
 
 // handler lets a request through one door after the other: by name (against DNS
-// rebinding), not from another site's page, not too many, not without a token.
+// rebinding), not from another site's page, not too many, not from a stranger.
 func (r *Reading) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range r.routes() {
@@ -148,27 +151,21 @@ func (r *Reading) bounded(next http.Handler) http.Handler {
 	})
 }
 
-type readerKey struct{}
+type readerName struct{}
 
-// admit lets in who holds a token.
+// admit lets in who holds a token or a certificate.
 func (r *Reading) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
-		sum := sha256.Sum256([]byte(token))
-		var name string
-		err := sql.ErrNoRows
-		if ok {
-			err = r.centre.db.QueryRowContext(req.Context(), "SELECT name FROM readers WHERE token = $1", sum[:]).Scan(&name)
-		}
+		name, err := r.centre.whoReads(req)
 		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			r.centre.log.WarnContext(req.Context(), "reader refused", "remote", req.RemoteAddr)
+		case errors.Is(err, errStranger):
+			r.centre.log.WarnContext(req.Context(), "reader refused", "remote", req.RemoteAddr, "err", err)
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, "send the token that rollcall-centre reader gave, as Authorization: Bearer")
+			refuse(w, http.StatusUnauthorized, err.Error())
 		case err != nil:
 			r.failed(w, req, err)
 		default:
-			next.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), readerKey{}, name)))
+			next.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), readerName{}, name)))
 		}
 	})
 }
@@ -187,7 +184,7 @@ func (r *Reading) answer(w http.ResponseWriter, req *http.Request, route route) 
 		by = append(by, name)
 	}
 	slices.Sort(by)
-	name, _ := req.Context().Value(readerKey{}).(string)
+	name, _ := req.Context().Value(readerName{}).(string)
 	r.centre.log.InfoContext(req.Context(), "read", "reader", name, "route", route.pattern, "by", known(by), "count", count, "whole", err == nil)
 	if err != nil && count > 0 {
 		panic(http.ErrAbortHandler) // part of an answer went out: it must not look whole
@@ -221,59 +218,4 @@ func refuse(w http.ResponseWriter, status int, sentence string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]any{"error": sentence})
-}
-
-// ErrReader is wrapped by every refusal to add or remove a reader.
-var ErrReader = errors.New("reader not changed")
-
-// AddReader gives a system a name and a token to read with. The token is
-// returned once; the centre keeps only its hash.
-func (c *Centre) AddReader(ctx context.Context, name string) (token string, err error) {
-	if name == "" || len(name) > 64 || !storable(name) || strings.ContainsAny(name, "\r\n") {
-		return "", fmt.Errorf("%w: give it a name of at most 64 bytes", ErrReader)
-	}
-	secret := make([]byte, 32)
-	if _, err := rand.Read(secret); err != nil {
-		return "", err
-	}
-	token = base64.RawURLEncoding.EncodeToString(secret)
-	sum := sha256.Sum256([]byte(token))
-	res, err := c.db.ExecContext(ctx, "INSERT INTO readers (name, token, added) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", name, sum[:], millis(c.now()))
-	if err != nil {
-		return "", fmt.Errorf("adding a reader: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return "", errors.Join(fmt.Errorf("%w: there is a reader of that name; remove it first to give it another token", ErrReader), err)
-	}
-	return token, nil
-}
-
-// RemoveReader takes a token back; from the next request on it opens nothing.
-func (c *Centre) RemoveReader(ctx context.Context, name string) error {
-	res, err := c.db.ExecContext(ctx, "DELETE FROM readers WHERE name = $1", name)
-	if err != nil {
-		return fmt.Errorf("removing a reader: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(fmt.Errorf("%w: there is no reader of that name", ErrReader), err)
-	}
-	return nil
-}
-
-// Readers lists the names of those who may read.
-func (c *Centre) Readers(ctx context.Context) ([]string, error) {
-	rows, err := c.db.QueryContext(ctx, "SELECT name FROM readers ORDER BY name")
-	if err != nil {
-		return nil, fmt.Errorf("reading readers: %w", err)
-	}
-	defer rows.Close()
-	var names []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, fmt.Errorf("reading readers: %w", err)
-		}
-		names = append(names, name)
-	}
-	return names, rows.Err()
 }

@@ -66,7 +66,9 @@ func (d *desk) do(method, path string, change func(*http.Request)) (int, string)
 	d.t.Helper()
 	req, err := http.NewRequest(method, "https://"+d.reading.Address()+path, nil)
 	require.NoError(d.t, err)
-	req.Header.Set("Authorization", "Bearer "+d.token)
+	if d.token != "" {
+		req.Header.Set("Authorization", "Bearer "+d.token)
+	}
 	if change != nil {
 		change(req)
 	}
@@ -442,9 +444,6 @@ func TestReadersAreNamed(t *testing.T) {
 		assert.ErrorIs(t, err, centre.ErrReader)
 		_, err = c.AddReader(t.Context(), "")
 		assert.ErrorIs(t, err, centre.ErrReader)
-		names, err := c.Readers(t.Context())
-		require.NoError(t, err)
-		assert.Equal(t, []string{"statistics"}, names)
 		assert.NotContains(t, fmt.Sprint(contents(t, database(t, cfg), "readers")), token, "only its hash is kept")
 		require.NoError(t, c.RemoveReader(t.Context(), "statistics"))
 		assert.ErrorIs(t, c.RemoveReader(t.Context(), "statistics"), centre.ErrReader)

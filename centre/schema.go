@@ -20,6 +20,7 @@ var migrations = []migration{
 	{both: schema4, fixed: []string{"revocations"}},
 	{both: schema5, fixed: []string{"commands", "answers", "handovers"}},
 	{both: schema6},
+	{both: schema7},
 }
 
 // migration is one step. Its parts are run in the order of the fields.
@@ -186,6 +187,21 @@ CREATE TABLE handovers (
 // schema6: the read API looks up by wall time alone.
 const schema6 = `
 CREATE INDEX records_of_time ON records (wall, id);
+`
+
+// schema7: a reader has a token or a certificate.
+const schema7 = `
+CREATE TABLE readers_now (
+	name  TEXT PRIMARY KEY,
+	token BLOB UNIQUE, -- its SHA-256
+	key   BLOB UNIQUE, -- SubjectPublicKeyInfo of the TLS client key
+	added INTEGER NOT NULL,
+	until INTEGER,     -- end of the last certificate that was given
+	CHECK ((token IS NULL) <> (key IS NULL))
+) STRICT;
+INSERT INTO readers_now (name, token, added) SELECT name, token, added FROM readers;
+DROP TABLE readers;
+ALTER TABLE readers_now RENAME TO readers;
 `
 
 const fillWall = `UPDATE records SET wall =

@@ -86,34 +86,3 @@ func whoIsThis() string {
 	}
 	return ""
 }
-
-// reader adds, removes or lists who may read over the network.
-func (c *command) reader(ctx context.Context, add, remove string) error {
-	if c.flags.NArg() > 0 || add != "" && remove != "" {
-		return errors.New("reader takes -add NAME or -remove NAME, or lists them")
-	}
-	ctr, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer ctr.Close()
-	switch {
-	case add != "":
-		token, err := ctr.AddReader(ctx, add)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(c.stdout, token)
-		return err
-	case remove != "":
-		return ctr.RemoveReader(ctx, remove)
-	}
-	names, err := ctr.Readers(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		fmt.Fprintln(c.stdout, name)
-	}
-	return nil
-}

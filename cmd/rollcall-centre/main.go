@@ -36,7 +36,8 @@ const usage = `rollcall-centre takes in attendance records and sends class packa
   rollcall-centre records [-terminal ID] [-all] [-json]     list what is stored
   rollcall-centre alarms [-all]                         list the alarms that nobody has closed
   rollcall-centre alarms close ID -reason TEXT [-who NAME]  say why one is settled; it is kept for good
-  rollcall-centre reader [-add NAME | -remove NAME]     who may read over the network; -add prints a token, once
+  rollcall-centre reader [-add NAME [-request FILE] | -remove NAME]
+                         who may read over the network; -add prints a token, once, or a certificate for a PEM request
   rollcall-centre code -terminal ID -class ID -session ID -trainee ID [-for 5m] [-png FILE]
                                                         print a class code, which stands in for a card once
   rollcall-centre command [-terminal ID] [-json]        list commands and what became of them
@@ -111,8 +112,8 @@ func (c *command) named(name string) (func(context.Context) error, error) {
 		f := alarmFlags{c.flags.Bool("all", false, ""), c.flags.String("reason", "", ""), c.flags.String("who", "", "")}
 		return func(ctx context.Context) error { return c.alarms(ctx, f) }, nil
 	case "reader":
-		add, remove := c.flags.String("add", "", ""), c.flags.String("remove", "", "")
-		return func(ctx context.Context) error { return c.reader(ctx, *add, *remove) }, nil
+		f := readerFlags{c.flags.String("add", "", ""), c.flags.String("request", "", ""), c.flags.String("remove", "", "")}
+		return func(ctx context.Context) error { return c.reader(ctx, f) }, nil
 	case "code":
 		f := c.codeFlags()
 		return func(ctx context.Context) error { return c.code(ctx, f) }, nil

@@ -541,11 +541,24 @@ func TestReaderCommand(t *testing.T) {
 	s.must("init")
 	token := strings.TrimSpace(s.must("reader", "-add", "statistics"))
 	assert.Len(t, token, 43)
-	assert.Equal(t, "statistics\n", s.must("reader"))
+	assert.Regexp(t, `(?m)^statistics  .*  token$`, s.must("reader"))
 	_, err := s.tool("reader", "-add", "statistics")
 	assert.ErrorContains(t, err, "remove it first")
 	s.must("reader", "-remove", "statistics")
-	assert.Empty(t, s.must("reader"))
+	assert.NotContains(t, s.must("reader"), "statistics")
+
+	request, key := s.path("payroll.csr"), s.path("payroll.key")
+	out, err := exec.Command("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", // as docs/centre.md says
+		"-subj", "/OU=reader/CN=payroll", "-keyout", key, "-out", request).CombinedOutput()
+	require.NoError(t, err, string(out))
+	cert := s.write("payroll.crt", s.must("reader", "-add", "payroll", "-request", request))
+	_, err = tls.LoadX509KeyPair(cert, key)
+	assert.NoError(t, err)
+	assert.Regexp(t, `(?m)^payroll  .*  certificate, until 2`, s.must("reader"))
+	_, err = s.tool("reader", "-add", "another", "-request", s.write("no.csr", "not a request"))
+	assert.ErrorContains(t, err, "not one PEM certificate signing request")
+	_, err = s.tool("reader", "-request", request)
+	assert.ErrorContains(t, err, "reader takes -add NAME")
 }
 
 func TestRevokeCommand(t *testing.T) {

@@ -21,6 +21,7 @@ const (
 	RoleLedger Role = "ledger" // signs heads; long-lived
 	RoleUplink Role = "uplink" // TLS client
 	RoleCentre Role = "centre" // TLS server
+	RoleReader Role = "reader" // TLS client of the centre's read API; never a terminal
 )
 
 // Request is what a new terminal tells the centre: public keys only. The
