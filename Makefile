@@ -2,8 +2,9 @@
 
 TAGS    := opencv,gocv_specific_modules,gocv_calib3d,gocv_videoio
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+BUILT   := $(shell git log -1 --format=%cI 2>/dev/null)
 GO      := go
-BUILD   := $(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.software=rollcalld/$(VERSION)'
+BUILD   := $(GO) build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '-X main.software=rollcalld/$(VERSION) -X main.built=$(BUILT)'
 LINT    := $(GO) tool -modfile=tools/go.mod
 comma   := ,
 SIM     := bin/rollcall-sim

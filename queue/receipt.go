@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"rollcall/queue/chain"
 )
@@ -73,6 +74,19 @@ func (l *Ledger) CheckReceipt(jws []byte) (chain.Receipt, error) {
 		err = l.owns(r)
 	}
 	return r, err
+}
+
+// ReceivedAt is the centre's time of its latest receipt for any log of this
+// store; zero before the first.
+func (l *Ledger) ReceivedAt() (at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.receipts {
+		if r.At.After(at) {
+			at = r.At.Time
+		}
+	}
+	return at
 }
 
 func (l *Ledger) receipted(log chain.LogID) chain.Seq {

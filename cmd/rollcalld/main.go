@@ -19,12 +19,22 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"rollcall/queue"
 )
 
 // software names this program in records and state messages; the build sets it.
 var software = "rollcalld/dev"
+
+// built is the time of this program's sources (RFC 3339); the build sets it.
+var built string
+
+// builtAt reads built: zero if it was not set.
+func builtAt() time.Time {
+	at, _ := time.Parse(time.RFC3339, built)
+	return at
+}
 
 // errUsage is wrapped by every error that a person at the keyboard can mend by
 // another call or another configuration.

@@ -34,7 +34,26 @@ func (d *daemon) surelyPast() time.Time {
 	if now, ok := d.clock.Witnessed(); ok {
 		return now
 	}
-	return d.ledger.Status().ReceiptedAt.Time
+	return d.ledger.ReceivedAt()
+}
+
+// validAt is the time by which the uplink judges certificates: the wall clock,
+// but not before this program was built, nor before the centre's last receipt.
+// A box whose clock forgot the time reaches the centre, which then tells it, and
+// takes no certificate that ended before. What the kernel's time server said
+// does not count: one that lied once would cut the uplink for good. Where the
+// centre's time of this boot contradicts the wall clock, the centre's counts.
+func (d *daemon) validAt() time.Time {
+	now := d.clock.Now()
+	if centre, ok := d.clock.Witnessed(); ok && d.clock.Stamp().Clock == chain.ClockSuspect {
+		now = centre
+	}
+	for _, past := range []time.Time{d.built, d.ledger.ReceivedAt()} {
+		if past.After(now) {
+			now = past
+		}
+	}
+	return now
 }
 
 // anchor records trusted time that arrived.

@@ -89,11 +89,18 @@ const enrolled = attendance.TraineeID("p-2")
 
 func (v *town) station(id chain.TerminalID) *station {
 	v.Helper()
+	s := v.admit(id)
+	s.fill()
+	return s
+}
+
+// admit makes a terminal without a ledger.
+func (v *town) admit(id chain.TerminalID) *station {
+	v.Helper()
 	dir := filepath.Join(v.dir, string(id))
 	require.NoError(v, os.Mkdir(dir, 0o700))
 	s := &station{town: v, id: id}
 	s.file, s.state = admittedAs(v.T, v.centre, dir, id, v.cfg.Listen)
-	s.fill()
 	return s
 }
 

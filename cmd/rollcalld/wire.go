@@ -28,7 +28,7 @@ const maxTaps = 16
 // ledger remembers, panel, camera, readers, uplink, and the loop that joins
 // them. If a part cannot be built, those before it are closed.
 func wire(cfg config, zone *time.Location, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, taps: make(chan attendance.Tap, maxTaps)}
+	d := &daemon{cfg: cfg, log: log, built: builtAt(), taps: make(chan attendance.Tap, maxTaps)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -192,7 +192,7 @@ const justStarted = 5 * time.Minute
 func (d *daemon) openUplink() (err error) {
 	cfg := d.cfg.Uplink
 	cfg.Admission, cfg.Key, cfg.LedgerKey = d.admission, d.keys.Uplink(), d.keys.Ledger()
-	cfg.Software, cfg.Now = software, d.clock.Now
+	cfg.Software, cfg.Now = software, d.validAt
 	cfg.Package, cfg.Command, cfg.Report = d.takePackage, d.commands.take, d.uplinkReport
 	cfg.Up, cfg.Receipted = d.clock.Up, d.clock.Witness
 	cfg.Certificate = func() (string, error) {
@@ -236,6 +236,7 @@ type daemon struct {
 	unanswered []attendance.ClassID   // packages that a kill left without their record
 	unerased   []attendance.Withdrawn // withdrawals that a kill left without their erase record
 	enrolling  sync.Mutex             // one template is kept or erased at a time
+	built      time.Time              // this program; zero if nobody said
 	started    time.Time
 	screen     screenNow
 	alerts     alerts

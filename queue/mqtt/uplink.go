@@ -58,7 +58,8 @@ type Config struct {
 	Certificate func() (string, error) `toml:"-"`
 	// Software names this program and its version, for the state message.
 	Software string `toml:"-"`
-	// Now judges the validity of the broker's certificate.
+	// Now is the time by which certificates are judged and alerts dated. It should
+	// not be before what is surely past, whatever the clock of the box says.
 	Now func() time.Time `toml:"-"`
 	// Package is handed each class package as it came, signature unchecked. It
 	// is called by one goroutine, comes again after each reconnect, and may
