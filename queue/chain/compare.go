@@ -68,6 +68,9 @@ func (v *Verifier) linked(other *Verifier) error {
 		if l.before.Seq > o.last {
 			return o.problem(o.last+1, "is missing: the epoch after it, %s, names record %d", l.log, l.before.Seq)
 		}
+		if l.placeAt(1) < o.placeAt(l.before.Seq+1) && v.makes(checkKeys) {
+			return l.problem(1, "is signed by a retired key: the epoch that it goes on from ended with another")
+		}
 		if h, read := o.hashAt(l.before.Seq); read && h != l.before.Hash {
 			return l.problem(1, "names another record %d of %s than stands there", l.before.Seq, o.log)
 		}

@@ -1,7 +1,7 @@
 package chain
 
 // Checks are those that a control can leave out.
-var Checks = []check{checkLinks, checkHeads, checkReceipts, checkCover, checkOwner, checkGaps, checkCuts}
+var Checks = []check{checkLinks, checkHeads, checkReceipts, checkCover, checkOwner, checkGaps, checkCuts, checkKeys, checkChange}
 
 // Without makes a verifier that leaves out one check.
 func (v *Verifier) Without(c check) *Verifier {

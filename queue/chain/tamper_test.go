@@ -2,6 +2,8 @@ package chain_test
 
 import (
 	"bytes"
+	"cmp"
+	"crypto"
 	"crypto/ed25519"
 	"encoding/json"
 	"flag"
@@ -48,21 +50,53 @@ type book struct {
 	sealed chain.Seq // of it
 	from   chain.Seq // of its gap; 0 if there is none
 	named  chain.Seq // the gap record's
+	keys   []inForce
 }
 
+// inForce is a key of the terminal's and the first record that it signs.
+type inForce struct {
+	key crypto.Signer
+	log chain.LogID
+	seq chain.Seq
+}
+
+// How often the key of a book is changed, at random places.
+const (
+	often   = iota // now and then
+	twice          // twice in the epoch to tamper with, behind what may be lost or let go
+	between        // in the epoch before
+)
+
 // newBook makes an honest export.
-func newBook(h house, r *rand.Rand) *book {
-	b := &book{r: r, h: h, first: 1}
+func newBook(h house, r *rand.Rand, changes int) *book {
+	b := &book{r: r, h: h, first: 1, keys: []inForce{{key: terminalKey}}}
 	b.put("certificate", "", 0, chain.CertificateLine(h.cert))
+	first, last := 0, 0
+	switch {
+	case changes == between:
+		first = 1
+	case changes == twice:
+		last = 2
+	case r.IntN(3) == 0:
+		first, last = r.IntN(2), 1
+	}
+	b.epochs(first, last, changes == between)
+	b.header()
+	return b
+}
+
+// epochs writes one epoch or two, in which the key is changed so often.
+func (b *book) epochs(first, last int, two bool) {
+	r := b.r
 	var before *chain.Link
-	if r.IntN(4) == 0 {
-		l := b.epoch("t-1/e1", 3+r.IntN(8), nil)
+	if two || r.IntN(4) == 0 {
+		l := b.epoch("t-1/e1", 3+r.IntN(8), first, nil)
 		for _, seq := range []int{1 + r.IntN(len(l.lines)), len(l.lines)} {
 			b.put("receipt", l.log, chain.Seq(seq), l.receipt(receiptKey, seq))
 		}
 		before = &chain.Link{Log: l.log, Seq: chain.Seq(len(l.lines)), Hash: l.hash(len(l.lines))}
 	}
-	l := b.epoch("t-1/e2", 12+r.IntN(20), before)
+	l := b.epoch("t-1/e2", 14+r.IntN(20), last, before)
 	b.log, b.last = l.log, chain.Seq(len(l.lines))
 	b.seal(l)
 	switch {
@@ -71,7 +105,32 @@ func newBook(h house, r *rand.Rand) *book {
 	case before == nil && r.IntN(6) == 0:
 		b.letGo(l)
 	}
-	return b
+}
+
+// header puts behind the certificate the handovers that lead to the last key.
+func (b *book) header() {
+	for i := range b.keys[1:] {
+		jws, err := chain.SignHandover(b.keys[i].key, "t-1", b.keys[i+1].key.Public())
+		require.NoError(b.h.t, err)
+		b.pieces = slices.Insert(b.pieces, 1+i, piece{kind: "handover", text: []byte(jws)})
+	}
+}
+
+// top is the place behind the certificate and the handovers.
+func (b *book) top() int {
+	return slices.IndexFunc(b.pieces, func(p piece) bool { return p.kind != "certificate" && p.kind != "handover" })
+}
+
+// key is the one in force at a record of the epoch to tamper with.
+func (b *book) key(seq chain.Seq) crypto.Signer { return b.keys[b.place(seq)].key }
+
+func (b *book) place(seq chain.Seq) (at int) {
+	for i, k := range b.keys {
+		if k.log != b.log || k.seq <= seq {
+			at = i
+		}
+	}
+	return at
 }
 
 func (b *book) put(kind string, log chain.LogID, seq chain.Seq, text []byte) {
@@ -80,18 +139,27 @@ func (b *book) put(kind string, log chain.LogID, seq chain.Seq, text []byte) {
 
 // epoch writes a ledger with heads at random places and acks of what a centre
 // answered on the way.
-func (b *book) epoch(log chain.LogID, n int, before *chain.Link) *ledger {
-	l := &ledger{h: b.h, key: terminalKey, log: log}
+// In it the key is changed so often.
+func (b *book) epoch(log chain.LogID, n, changes int, before *chain.Link) *ledger {
+	l := &ledger{h: b.h, key: b.keys[len(b.keys)-1].key, log: log}
+	at := b.r.Perm(max(n-4, 1))
+	if changes == 2 { // behind a gap or cut
+		at = []int{5 + b.r.IntN(3), 9 + b.r.IntN(n-12)}
+	}
+	at = at[:changes]
 	var ack *chain.Ack
 	for i := range n {
 		seq := chain.Seq(i + 1)
 		switch {
-		case i == 0 && before != nil:
-			last, err := json.Marshal(before)
-			require.NoError(b.h.t, err)
-			l.append("open", `{"reason":"missing","last":`+string(last)+`}`, nil, 0)
 		case i == 0:
-			l.append("open", `{"reason":"new"}`, nil, 0)
+			l.append("open", b.open(before), nil, 0)
+		case slices.Contains(at, i-2):
+			next := []crypto.Signer{nextKey, tpmKey, otherKey}[len(b.keys)-1]
+			handover, err := chain.SignHandover(l.key, "t-1", next.Public())
+			require.NoError(b.h.t, err)
+			l.append("key", keyBody(b.h.t, l.key, next, handover), ack, 0)
+			l.key = next
+			b.keys = append(b.keys, inForce{next, log, seq + 1})
 		default:
 			l.append("checkin", fmt.Sprintf(`{"n":%d}`, b.r.IntN(1000)), ack, 0)
 		}
@@ -104,6 +172,26 @@ func (b *book) epoch(log chain.LogID, n int, before *chain.Link) *ledger {
 		}
 	}
 	return l
+}
+
+// open is what line 1 says.
+func (b *book) open(before *chain.Link) string {
+	var handovers []string
+	for i, k := range b.keys[1:] {
+		jws, err := chain.SignHandover(b.keys[i].key, "t-1", k.key.Public())
+		require.NoError(b.h.t, err)
+		handovers = append(handovers, jws)
+	}
+	body := map[string]any{"reason": "new", "key": chain.KeyID(b.keys[len(b.keys)-1].key.Public())}
+	if handovers != nil {
+		body["handovers"] = handovers
+	}
+	if before != nil {
+		body["reason"], body["last"] = "missing", before
+	}
+	text, err := json.Marshal(body)
+	require.NoError(b.h.t, err)
+	return string(text)
 }
 
 // append adds a record so much later than the others of its number.
@@ -141,7 +229,7 @@ func (b *book) lose() {
 	b.add("gap", fmt.Sprintf(`{"from":%d,"to":%d,"reason":"damaged"}`, b.from, to))
 	b.named = b.last
 	if before := b.from - 1; b.at("head", before) < 0 {
-		b.pieces = slices.Insert(b.pieces, b.at("record", before)+1, b.head(terminalKey, before, b.line(before)))
+		b.pieces = slices.Insert(b.pieces, b.at("record", before)+1, b.head(b.key(before), before, b.line(before)))
 	}
 	b.drop(func(p piece) bool { return p.log == b.log && p.kind != "receipt" && p.seq >= b.from && p.seq <= to })
 }
@@ -151,12 +239,12 @@ func (b *book) letGo(l *ledger) {
 	cut := chain.Seq(1 + b.r.IntN(4))
 	b.drop(func(p piece) bool { return p.kind != "receipt" && p.seq > 0 && p.seq <= cut })
 	b.first = cut + 1
-	b.pieces = slices.Insert(b.pieces, 1, piece{"cut", b.log, cut, b.cut(cut, l.hash(int(cut)))})
+	b.pieces = slices.Insert(b.pieces, 1, piece{"cut", b.log, cut, b.cut(cut, l.hash(int(cut)))}) // the header comes before it
 }
 
 // cut is what the terminal signs when it lets go.
 func (b *book) cut(seq chain.Seq, hash chain.Hash) []byte {
-	return jws(b.h.t, terminalKey, chain.PurposeCut, chain.Head{Log: b.log, Seq: seq, Hash: hash, Wall: chain.NewWall(morning)})
+	return jws(b.h.t, b.keys[b.r.IntN(len(b.keys))].key, chain.PurposeCut, chain.Head{Log: b.log, Seq: seq, Hash: hash, Wall: chain.NewWall(morning)})
 }
 
 func (b *book) drop(which func(piece) bool) { b.pieces = slices.DeleteFunc(b.pieces, which) }
@@ -193,7 +281,7 @@ func (b *book) form(seq chain.Seq, prev chain.Hash, typ, body string, wall time.
 }
 
 // head signs for a line.
-func (b *book) head(key ed25519.PrivateKey, seq chain.Seq, line []byte) piece {
+func (b *book) head(key crypto.Signer, seq chain.Seq, line []byte) piece {
 	return piece{"head", b.log, seq, jws(b.h.t, key, chain.PurposeHead,
 		chain.Head{Log: b.log, Seq: seq, Hash: chain.HashLine(line), Wall: chain.NewWall(morning)})}
 }
@@ -203,7 +291,7 @@ func (b *book) add(typ, body string) {
 	line := b.form(b.last+1, chain.HashLine(b.line(b.last)), typ, body, morning.Add(3*time.Hour))
 	place := b.end()
 	b.last++
-	b.pieces = slices.Insert(b.pieces, place, piece{"record", b.log, b.last, line}, b.head(terminalKey, b.last, line))
+	b.pieces = slices.Insert(b.pieces, place, piece{"record", b.log, b.last, line}, b.head(b.key(b.last), b.last, line))
 }
 
 // rewrite is what the holder of the key can do: record k with another body, and
@@ -233,13 +321,13 @@ func (b *book) rewrite(k chain.Seq, change func(*chain.Entry)) {
 			require.NoError(b.h.t, err)
 			b.pieces[i].text = prev
 		case "head":
-			b.pieces[i] = b.head(terminalKey, p.seq, prev)
+			b.pieces[i] = b.head(b.key(p.seq), p.seq, prev)
 		}
 	}
 }
 
 func otherBody(e *chain.Entry) {
-	if e.Type != "gap" {
+	if e.Type != "gap" && e.Type != "key" {
 		e.Body = []byte(`{"n":-1}`)
 	}
 }
@@ -269,7 +357,7 @@ func (b *book) cutTail(below chain.Seq) chain.Seq {
 	}
 	if len(heads) == 0 { // cut to the first record and sign it, as the key's holder can
 		seq := max(b.first, b.named)
-		b.pieces = append(slices.Clone(b.pieces[:b.at("record", seq)+1]), b.head(terminalKey, seq, b.line(seq)))
+		b.pieces = append(slices.Clone(b.pieces[:b.at("record", seq)+1]), b.head(b.key(seq), seq, b.line(seq)))
 		return seq + 1
 	}
 	seq := heads[b.r.IntN(len(heads))]
@@ -286,6 +374,29 @@ type spoilt struct {
 	harmless bool      // allowed by the format: must verify, and seal no more than before
 	ownWord  bool      // not detectable: must verify, and seq must be own word
 	says     string    // verifies, and its report must say this
+}
+
+// other is an empty book of the same terminal.
+func (b *book) other() *book {
+	c := &book{r: b.r, h: b.h, first: 1, keys: []inForce{{key: terminalKey}}}
+	c.put("certificate", "", 0, b.pieces[0].text)
+	return c
+}
+
+// change is a key record of the epoch, and its number.
+func (b *book) keyRecord() (which int, seq chain.Seq) {
+	which = 1 + b.r.IntN(len(b.keys)-1)
+	return which, b.keys[which].seq - 1
+}
+
+// handedOver has the holder of the key put another key record in the place of one
+// and sign everything behind it.
+func (b *book) handedOver(jws func(old, next crypto.Signer, which int) (crypto.Signer, string)) spoilt {
+	which, seq := b.keyRecord()
+	old := b.keys[which-1].key
+	by, handover := jws(old, b.keys[which].key, which)
+	b.rewrite(seq, func(e *chain.Entry) { e.Body = []byte(keyBody(b.h.t, by, b.keys[which].key, handover)) })
+	return spoilt{seq: seq}
 }
 
 // classes are the manipulations of the specification. Each is played by one who has
@@ -317,9 +428,9 @@ var classes = map[string]func(*book) spoilt{
 	},
 	"first records removed, as if let go": func(b *book) spoilt {
 		first, k := b.first, b.record(b.sealed)
-		head := b.head(terminalKey, k, b.line(k)) // it may lie about: heads are public
+		head := b.head(b.key(k), k, b.line(k)) // it may lie about: heads are public
 		b.drop(func(p piece) bool { return p.log == b.log && p.seq <= k && (p.kind == "record" || p.kind == "head") })
-		b.pieces = slices.Insert(b.pieces, 1, head)
+		b.pieces = slices.Insert(b.pieces, b.top(), head)
 		return spoilt{seq: first}
 	},
 	"cut taken out": func(b *book) spoilt {
@@ -338,7 +449,7 @@ var classes = map[string]func(*book) spoilt{
 		}
 		line := b.line(k)
 		b.drop(func(p piece) bool { return p.log == b.log && p.seq <= k && p.kind != "receipt" })
-		b.pieces = slices.Insert(b.pieces, 1, piece{"cut", b.log, k, b.cut(k, chain.HashLine(line))})
+		b.pieces = slices.Insert(b.pieces, b.top(), piece{"cut", b.log, k, b.cut(k, chain.HashLine(line))})
 		return spoilt{says: "let go 1"}
 	},
 	"removed with its head": func(b *book) spoilt {
@@ -572,27 +683,115 @@ var classes = map[string]func(*book) spoilt{
 		text, err := e.Line()
 		require.NoError(b.h.t, err)
 		place := b.end()
-		b.pieces = slices.Insert(b.pieces, place, piece{"record", b.log, e.Seq, text}, b.head(terminalKey, e.Seq, text))
+		b.pieces = slices.Insert(b.pieces, place, piece{"record", b.log, e.Seq, text}, b.head(b.key(e.Seq), e.Seq, text))
 		return spoilt{says: fmt.Sprintf("record %d gives", e.Seq)}
 	},
 	"epoch before cut short (key)": func(b *book) spoilt {
-		c := &book{r: b.r, h: b.h, first: 1}
-		c.put("certificate", "", 0, b.pieces[0].text)
-		l := c.epoch("t-1/f1", 4+b.r.IntN(8), nil)
+		c := b.other()
+		l := c.epoch("t-1/f1", 4+b.r.IntN(8), b.r.IntN(2), nil)
 		n := len(l.lines)
 		keep := 1 + b.r.IntN(n-1)
 		c.drop(func(p piece) bool { return int(p.seq) > keep })
 		c.pieces = append(c.pieces, piece{"head", l.log, chain.Seq(keep), l.heads[keep-1]})
-		c.epoch("t-1/f2", 5, &chain.Link{Log: l.log, Seq: chain.Seq(n), Hash: l.hash(n)})
+		c.epoch("t-1/f2", 5, 0, &chain.Link{Log: l.log, Seq: chain.Seq(n), Hash: l.hash(n)})
 		c.log = l.log
+		c.header()
 		return spoilt{files: []*book{c}, seq: chain.Seq(keep + 1)}
 	},
 	"epoch before left out": func(b *book) spoilt {
-		c := &book{r: b.r, h: b.h, first: 1}
-		c.put("certificate", "", 0, b.pieces[0].text)
+		c := b.other()
 		c.log = "t-1/f2"
-		c.epoch(c.log, 5, &chain.Link{Log: "t-1/f1", Seq: 7})
+		c.epoch(c.log, 5, 0, &chain.Link{Log: "t-1/f1", Seq: 7})
 		return spoilt{files: []*book{c}, says: "t-1/f1 up to 7"}
+	},
+	"changed key: heads by the retired one": func(b *book) spoilt {
+		var first chain.Seq
+		_, seq := b.keyRecord()
+		all := b.r.IntN(2) == 0
+		for i, p := range b.pieces {
+			if p.kind == "head" && p.log == b.log && p.seq > seq && (first == 0 || all) {
+				b.pieces[i] = b.head(b.keys[b.r.IntN(b.place(p.seq))].key, p.seq, b.line(p.seq))
+				first = cmp.Or(first, p.seq)
+			}
+		}
+		return spoilt{seq: first}
+	},
+	"changed key: gone on with the retired one (key)": func(b *book) spoilt {
+		which, seq := b.keyRecord()
+		b.pieces = append(slices.Clone(b.pieces[:b.at("record", seq)+1]), b.head(b.key(seq), seq, b.line(seq)))
+		b.keys = b.keys[:which+1]
+		b.keys[which].key, b.last = b.keys[which-1].key, seq // the one who signs has only that
+		b.add("checkin", `{"n":-1}`)
+		return spoilt{seq: seq + 1}
+	},
+	"changed key: handover by another (key)": func(b *book) spoilt {
+		return b.handedOver(func(old, next crypto.Signer, which int) (crypto.Signer, string) {
+			by := []crypto.Signer{strangerKey, next, b.keys[(which+1)%len(b.keys)].key}[b.r.IntN(3)]
+			return old, handovers(b.h.t, by, next)[0]
+		})
+	},
+	"changed key: another than the one in force (key)": func(b *book) spoilt {
+		return b.handedOver(func(old, next crypto.Signer, which int) (crypto.Signer, string) {
+			by := []crypto.Signer{strangerKey, next}[b.r.IntN(2)]
+			return by, handovers(b.h.t, by, next)[0]
+		})
+	},
+	"changed key: another terminal's handover (key)": func(b *book) spoilt {
+		return b.handedOver(func(old, next crypto.Signer, which int) (crypto.Signer, string) {
+			jws, err := chain.SignHandover(old, "t-2", next.Public())
+			require.NoError(b.h.t, err)
+			return old, jws
+		})
+	},
+	"changed key: handover to a stranger (key)": func(b *book) spoilt {
+		return b.handedOver(func(old, _ crypto.Signer, _ int) (crypto.Signer, string) {
+			return old, handovers(b.h.t, old, strangerKey)[0]
+		})
+	},
+	"changed key: handovers swapped": func(b *book) spoilt {
+		b.pieces[1], b.pieces[2] = b.pieces[2], b.pieces[1]
+		return spoilt{any: true}
+	},
+	"changed key: a handover taken out": func(b *book) spoilt {
+		b.pieces = slices.Delete(b.pieces, 1, 2)
+		return spoilt{any: true}
+	},
+	"changed key: handovers taken out, key records there": func(b *book) spoilt {
+		first := chain.KeyID(terminalKey.Public())
+		later := slices.ContainsFunc(b.pieces, func(p piece) bool { return p.kind == "cut" && chain.KeyIDOf(p.text) != first })
+		b.drop(func(p piece) bool { return p.kind == "handover" })
+		if later { // nothing before it says whose word the cut is
+			return spoilt{any: true}
+		}
+		return spoilt{harmless: true}
+	},
+	"changed key between: handovers that lead elsewhere (key)": func(b *book) spoilt {
+		b.rewrite(1, func(e *chain.Entry) {
+			var body map[string]any
+			require.NoError(b.h.t, json.Unmarshal(e.Body, &body))
+			switch b.r.IntN(3) {
+			case 0:
+				delete(body, "handovers")
+			case 1:
+				body["handovers"] = handovers(b.h.t, terminalKey, strangerKey)
+			case 2:
+				body["key"] = chain.KeyID(strangerKey.Public())
+			}
+			e.Body, _ = json.Marshal(body)
+		})
+		return spoilt{seq: 1}
+	},
+	"changed key between: begun anew by the retired one (key)": func(b *book) spoilt {
+		b.keys[1].key = terminalKey
+		b.drop(func(p piece) bool { return p.kind == "receipt" && p.log == b.log })
+		b.rewrite(1, func(e *chain.Entry) {
+			var body map[string]any
+			require.NoError(b.h.t, json.Unmarshal(e.Body, &body))
+			delete(body, "handovers")
+			body["key"] = chain.KeyID(terminalKey.Public())
+			e.Body, _ = json.Marshal(body)
+		})
+		return spoilt{seq: 1}
 	},
 	"NOT DETECTABLE: own word rewritten (key)": func(b *book) spoilt {
 		k := b.sealed + 1 + chain.Seq(b.r.IntN(int(b.last-b.sealed)))
@@ -728,7 +927,14 @@ func (s spoilt) wrong(o outcome) string {
 func spoil(h house, seed uint64, i int) (class string, s spoilt) {
 	names := slices.Sorted(maps.Keys(classes))
 	class = names[i%len(names)]
-	b := newBook(h, rand.New(rand.NewPCG(seed, uint64(i))))
+	changes := often
+	switch {
+	case strings.HasPrefix(class, "changed key between:"):
+		changes = between
+	case strings.HasPrefix(class, "changed key:"):
+		changes = twice
+	}
+	b := newBook(h, rand.New(rand.NewPCG(seed, uint64(i))), changes)
 	s = classes[class](b)
 	if s.files == nil {
 		s.files = []*book{b}
