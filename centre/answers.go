@@ -58,12 +58,9 @@ func (c *Centre) Find(ctx context.Context, q Query) ([]Row, error) {
 // begins where the one before ended, however many records the time has.
 func (c *Centre) findStatement(ctx context.Context, q Query) (text string, args []any, err error) {
 	var where []string
-	add := func(condition string, values ...any) {
-		for _, value := range values {
-			args = append(args, value)
-			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
-		}
-		where = append(where, condition)
+	add := func(condition string, value any) {
+		args = append(args, value)
+		where = append(where, condition+" $"+strconv.Itoa(len(args)))
 	}
 	order := "id"
 	if q.byTime() {
@@ -71,21 +68,21 @@ func (c *Centre) findStatement(ctx context.Context, q Query) (text string, args 
 		if err != nil {
 			return "", nil, err
 		}
-		add("(wall, id) > (?, ?)", wall, id)
+		args, where = []any{wall, id}, []string{"(wall, id) > ($1, $2)"}
 		order = "wall, id"
 	} else {
-		add("id > ?", q.After)
+		add("id >", q.After)
 		if !q.From.IsZero() {
-			add("wall >= ?", millis(q.From))
+			add("wall >=", millis(q.From))
 		}
 	}
 	for _, f := range []struct{ column, value string }{{"terminal", q.Terminal}, {"class", q.Class}, {"trainee", q.Trainee}} {
 		if f.value != "" {
-			add(f.column+" = ?", f.value)
+			add(f.column+" =", f.value)
 		}
 	}
 	if !q.To.IsZero() {
-		add("wall < ?", millis(q.To))
+		add("wall <", millis(q.To))
 	}
 	args = append(args, q.Limit)
 	return "SELECT " + rowColumns + " FROM records WHERE " + strings.Join(where, " AND ") + " ORDER BY " + order + " LIMIT $" + strconv.Itoa(len(args)), args, nil

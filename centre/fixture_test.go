@@ -213,7 +213,7 @@ func (b *box) receipt(t testing.TB, jws []byte) chain.Receipt {
 }
 
 func openRecord() attendance.Record {
-	return attendance.NewRecord(attendance.TypeOpen, attendance.OpenBody{Reason: "new", Terminal: "t-1", Key: "k", Software: "test"})
+	return attendance.NewRecord(attendance.TypeOpen, attendance.OpenBody{Reason: "new", Terminal: "t-1", Software: "test"})
 }
 
 func checkin(trainee string) attendance.Record {
