@@ -2,6 +2,7 @@ package centre
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -34,11 +35,40 @@ type alarm struct {
 	log    chain.LogID
 	seq    chain.Seq
 	detail string
+	// occurrence tells this time that it happened from others: what comes again,
+	// sent twice or replayed, has it again. Empty where nothing can come again.
+	occurrence string
 }
 
+// sum is short for what happened.
+func (a alarm) sum() []byte {
+	sum := sha256.Sum256([]byte(fmt.Sprintf("%s\n%s\n%d\n%s", a.kind, a.log, a.seq, a.occurrence)))
+	return sum[:]
+}
+
+const (
+	// maxOpen bounds what one terminal can fill of the alarms: those of a kind
+	// that nobody has closed. All that it raises itself counts as one kind.
+	maxOpen = 1000
+	// maxOccurrences bounds what is remembered of one alarm. What happened after
+	// that may raise another, once, if it comes again when this one is closed.
+	maxOccurrences = 1000
+)
+
 // raise writes an alarm down, unless one of the same kind for the same record
-// is open already. It reports whether it is new.
+// is open already, or this occurrence raised one before, closed or not. It
+// reports whether it is new.
 func raise(ctx context.Context, tx *sql.Tx, id chain.TerminalID, a alarm, now time.Time) (bool, error) {
+	if a.occurrence != "" {
+		var seen bool
+		err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM occurrences WHERE terminal = $1 AND sha256 = $2)", string(id), a.sum()).Scan(&seen)
+		if err != nil || seen {
+			return false, err
+		}
+	}
+	if full, err := tooManyOpen(ctx, tx, id, a.kind); err != nil || full {
+		return false, err
+	}
 	res, err := tx.ExecContext(ctx, `INSERT INTO alarms (kind, terminal, log, seq, detail, raised, round)
 		VALUES ($1, $2, $3, $4, $5, $6, (SELECT count(*) FROM alarms a JOIN closings c ON c.alarm = a.id
 			WHERE a.kind = $1 AND a.terminal = $2 AND a.log = $3 AND a.seq = $4))
@@ -48,7 +78,37 @@ func raise(ctx context.Context, tx *sql.Tx, id chain.TerminalID, a alarm, now ti
 		return false, err
 	}
 	n, err := res.RowsAffected()
-	return n > 0, err
+	if err != nil || a.occurrence == "" {
+		return n > 0, err
+	}
+	return n > 0, remember(ctx, tx, id, a)
+}
+
+// remember notes what raised the alarm that is open.
+func remember(ctx context.Context, tx *sql.Tx, id chain.TerminalID, a alarm) error {
+	var open int64
+	err := tx.QueryRowContext(ctx, "SELECT id FROM alarms WHERE kind = $1 AND terminal = $2 AND log = $3 AND seq = $4 ORDER BY round DESC LIMIT 1",
+		string(a.kind), string(id), string(a.log), int64(a.seq)).Scan(&open)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO occurrences (alarm, terminal, sha256)
+		SELECT $1, $2, $3 WHERE (SELECT count(*) FROM occurrences WHERE alarm = $1) < $4 ON CONFLICT DO NOTHING`,
+		open, string(id), a.sum(), maxOccurrences)
+	return err
+}
+
+// tooManyOpen reports whether nobody has closed so many alarms of a kind that
+// one more would tell nothing.
+func tooManyOpen(ctx context.Context, tx *sql.Tx, id chain.TerminalID, kind AlarmKind) (bool, error) {
+	like := string(kind)
+	if strings.HasPrefix(like, alarmTerminal) {
+		like = alarmTerminal + "%"
+	}
+	var open int
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM alarms a LEFT JOIN closings c ON c.alarm = a.id
+		WHERE a.terminal = $1 AND a.kind LIKE $2 AND c.alarm IS NULL`, string(id), like).Scan(&open)
+	return open >= maxOpen, err
 }
 
 func (c *Centre) logAlarm(ctx context.Context, id chain.TerminalID, a alarm) {
@@ -111,7 +171,8 @@ const maxReason = 1000
 
 // CloseAlarm notes that a person looked into an alarm, who and why it is
 // settled. Nothing of it can be changed later. What was stored stays, and what
-// was refused stays refused; if it happens again, a new alarm is raised. It
+// was refused stays refused. What raised it raises it no more, however often it
+// is sent again; if it happens anew, a new alarm is raised. It
 // returns [ErrAlarm] if there is no such alarm, it is closed already, or
 // nobody says why.
 func (c *Centre) CloseAlarm(ctx context.Context, id int64, who, reason string) error {

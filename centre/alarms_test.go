@@ -1,14 +1,16 @@
 package centre_test
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"rollcall/attendance"
 	"rollcall/centre"
 	"rollcall/queue/chain"
 )
@@ -40,13 +42,13 @@ func TestAlarmIsClosedOnceByAPersonWithAReason(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
 		c, _, _ := newCentre(t, on)
 		b := admitted(t, c, "t-1")
-		ahead := func() {
-			lines := b.append(t, append([]attendance.Record{openRecord()}, checkins(2)...)...)
+		ahead := func(trainee string) {
+			lines := b.append(t, openRecord(), checkin(trainee), checkin(trainee))
 			ingest(t, c, b, b.batch(t, lines[1:]))
 			b.last, b.prev = 0, chain.Hash{}
 		}
-		ahead()
-		ahead()
+		ahead("p-1")
+		ahead("p-2")
 		alarms := openAlarms(t, c)
 		require.Equal(t, []centre.AlarmKind{centre.AlarmGap}, kinds(alarms))
 		id := alarms[0].ID
@@ -69,10 +71,172 @@ func TestAlarmIsClosedOnceByAPersonWithAReason(t *testing.T) {
 		assert.Equal(t, "auditor", all[0].Closed.Who)
 		assert.Equal(t, "the disk was exchanged, ticket 7", all[0].Closed.Reason)
 
-		ahead() // it happens again
+		ahead("p-1")
+		ahead("p-2")
+		assert.Empty(t, openAlarms(t, c), "the same bytes again are what was closed")
+		ahead("p-3") // it happens again
 		again := openAlarms(t, c)
 		require.Equal(t, []centre.AlarmKind{centre.AlarmGap}, kinds(again))
 		assert.NotEqual(t, id, again[0].ID)
+	})
+}
+
+// What a person closed stays closed however often the same comes again, by
+// whichever process it comes; what happens anew is a new alarm.
+func TestClosedAlarmsAreRaisedByNewOccurrencesOnly(t *testing.T) {
+	type site struct {
+		c    *centre.Centre
+		b    *box
+		send func(batch []byte) // refused or not
+		tell func(change func(*chain.Alert))
+	}
+	// begun has records 1 to 3 stored, and gives their lines.
+	begun := func(t *testing.T, s site) [][]byte {
+		lines := s.b.append(t, openRecord(), checkin("p-1"), checkin("p-2"))
+		s.send(s.b.batch(t, lines))
+		return lines
+	}
+	since := func(minute int, count uint64) func(*chain.Alert) {
+		return func(a *chain.Alert) {
+			a.Since, a.Count = chain.NewWall(today.Add(time.Duration(minute)*time.Minute)), count
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		kind centre.AlarmKind
+		// play raises the alarm, and gives what comes again and what is new.
+		play func(t *testing.T, s site) (again, anew func())
+	}{
+		{"an alert", "terminal_gap", func(t *testing.T, s site) (again, anew func()) {
+			s.tell(since(0, 1))
+			again = func() {
+				s.tell(since(0, 1))
+				s.tell(func(a *chain.Alert) { since(0, 1)(a); a.At = chain.NewWall(today.Add(time.Hour)) }) // it still holds
+			}
+			return again, func() { s.tell(since(5, 1)) }
+		}},
+		{"an alert that counts on", "terminal_gap", func(t *testing.T, s site) (again, anew func()) {
+			s.tell(since(0, 1))
+			s.tell(since(0, 2))
+			return func() { s.tell(since(0, 1)); s.tell(since(0, 2)) }, func() { s.tell(since(0, 3)) }
+		}},
+		{"an alert that came while one was open", "terminal_gap", func(t *testing.T, s site) (again, anew func()) {
+			s.tell(since(0, 1))
+			s.tell(since(5, 1))
+			return func() { s.tell(since(5, 1)) }, func() { s.tell(since(9, 1)) }
+		}},
+		{"garbage", centre.AlarmRefused, func(t *testing.T, s site) (again, anew func()) {
+			s.send([]byte("garbage"))
+			s.send([]byte("more garbage"))
+			return func() { s.send([]byte("more garbage")); s.send([]byte("garbage")) }, func() { s.send([]byte("other garbage")) }
+		}},
+		{"a fork", centre.AlarmFork, func(t *testing.T, s site) (again, anew func()) {
+			lines := begun(t, s)
+			s.b.rewind(t, lines, 1)
+			branch := s.b.append(t, checkin("p-7"), checkin("p-8"))
+			s.send(s.b.batch(t, branch))
+			again = func() {
+				s.send(s.b.batch(t, branch))
+				s.send(s.b.batch(t, append([][]byte{lines[0]}, branch...))) // cut in another place
+			}
+			return again, func() { s.send(s.b.batch(t, append(branch, s.b.append(t, checkin("p-9"))...))) }
+		}},
+		{"a fork, behind a full quarantine", centre.AlarmFork, func(t *testing.T, s site) (again, anew func()) {
+			lines := begun(t, s)
+			for i := range 201 {
+				s.send([]byte{byte(i), 'x'})
+			}
+			s.b.rewind(t, lines, 2)
+			branch := s.b.append(t, checkin("p-7"))
+			s.send(s.b.batch(t, branch))
+			return func() { s.send(s.b.batch(t, branch)) }, func() { s.send(s.b.batch(t, append(branch, s.b.append(t, checkin("p-9"))...))) }
+		}},
+		{"a batch ahead", centre.AlarmGap, func(t *testing.T, s site) (again, anew func()) {
+			begun(t, s)
+			s.b.append(t, checkin("p-3"))
+			behind := s.b.batch(t, s.b.append(t, checkin("p-4")))
+			s.send(behind)
+			return func() { s.send(behind) }, func() { s.send(s.b.batch(t, s.b.append(t, checkin("p-5")))) }
+		}},
+		{"two boxes", centre.AlarmIdentity, func(t *testing.T, s site) (again, anew func()) {
+			lines := begun(t, s)
+			clone := *s.b
+			clone.rewind(t, lines, 2)
+			branch := clone.append(t, checkin("p-7"))
+			s.send(clone.batch(t, branch))
+			goOn := func() { s.send(s.b.batch(t, s.b.append(t, checkin("p-1")))) }
+			goOn()
+			again = func() {
+				s.send(clone.batch(t, branch))
+				goOn()
+				goOn()
+			}
+			return again, func() {
+				s.send(clone.batch(t, append(branch, clone.append(t, checkin("p-9"))...)))
+				goOn()
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
+				c, cfg, _ := newCentre(t, on)
+				b := admitted(t, c, "t-1")
+				at := c // the process that things come to
+				s := site{c, b,
+					func(batch []byte) {
+						_, err := at.Ingest(t.Context(), "t-1", batch)
+						require.True(t, err == nil || errors.Is(err, centre.ErrRefused), "%v", err)
+					},
+					func(change func(*chain.Alert)) {
+						require.NoError(t, at.Alert(t.Context(), "t-1", b.alert(t, change)))
+					},
+				}
+				again, anew := tt.play(t, s)
+				require.Contains(t, kinds(openAlarms(t, c)), tt.kind)
+				again()
+				assert.Equal(t, 1, strings.Count(fmt.Sprint(kinds(openAlarms(t, c))), string(tt.kind)), "once while it is open")
+				closed := 0
+				for _, a := range openAlarms(t, c) { // a fork that two boxes made stays open
+					if a.Kind == tt.kind || tt.kind != centre.AlarmIdentity {
+						require.NoError(t, c.CloseAlarm(t.Context(), a.ID, "auditor", "looked into"))
+						closed++
+					}
+				}
+				require.NotZero(t, closed)
+				again()
+				at = open(t, cfg, &logBuffer{}) // another process, or the same after a restart
+				again()
+				assert.NotContains(t, kinds(openAlarms(t, c)), tt.kind)
+				anew()
+				assert.Contains(t, kinds(openAlarms(t, c)), tt.kind)
+			})
+		})
+	}
+}
+
+// A terminal that raises more than anybody can look at is not taken at its word
+// for ever: what somebody closes makes room.
+func TestOpenAlarmsOfATerminalAreBounded(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
+		c, cfg, _ := newCentre(t, on)
+		b := admitted(t, c, "t-1")
+		db := database(t, cfg)
+		_, err := db.Exec("INSERT INTO alarms (kind, terminal, log, seq, detail, raised, round) WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 1098) " +
+			"SELECT 'terminal_disk', 't-1', 't-1/e1', i, '', 0, 0 FROM n")
+		require.NoError(t, err)
+		tell := func(seq chain.Seq) {
+			require.NoError(t, c.Alert(t.Context(), "t-1", b.alert(t, func(a *chain.Alert) { a.Seq = seq })))
+		}
+		tell(1)
+		require.Equal(t, 1000, count(t, cfg, "alarms"))
+		tell(2)
+		assert.Equal(t, 1000, count(t, cfg, "alarms"), "one more tells nobody anything")
+		_, err = c.Ingest(t.Context(), "t-1", []byte("garbage"))
+		require.ErrorIs(t, err, centre.ErrRefused)
+		assert.Equal(t, 1001, count(t, cfg, "alarms"), "what the centre finds has room of its own")
+		require.NoError(t, c.CloseAlarm(t.Context(), openAlarms(t, c)[0].ID, "auditor", "looked into"))
+		tell(2)
+		assert.Equal(t, 1002, count(t, cfg, "alarms"))
 	})
 }
 

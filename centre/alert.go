@@ -10,18 +10,16 @@ import (
 	"rollcall/queue/chain"
 )
 
-const (
-	// alarmTerminal begins the kinds of alarm that a terminal raises itself; the
-	// kind of its alert follows.
-	alarmTerminal = "terminal_"
-	// maxAlerts bounds what one terminal can fill of the alarms.
-	maxAlerts = 1000
-)
+// alarmTerminal begins the kinds of alarm that a terminal raises itself; the
+// kind of its alert follows.
+const alarmTerminal = "terminal_"
 
 // Alert takes in a terminal's alert (see [chain.Alert]) that came from a
 // terminal whose certificate has been checked, and raises an alarm for it. One
-// that stands open already is raised once. It returns an error that wraps
-// [ErrRefused] if sending it again will not help.
+// that stands open already is raised once, and one that comes again, because it
+// still holds or because somebody replays it, raises none after it was closed:
+// the terminal must have raised it anew, or counted one more. It returns an
+// error that wraps [ErrRefused] if sending it again will not help.
 func (c *Centre) Alert(ctx context.Context, id chain.TerminalID, jws []byte) error {
 	a, err := c.openAlert(ctx, id, jws)
 	if err != nil {
@@ -31,7 +29,10 @@ func (c *Centre) Alert(ctx context.Context, id chain.TerminalID, jws []byte) err
 	if err != nil {
 		return fmt.Errorf("taking in an alert of %s: %w", id, err)
 	}
-	err = c.raiseAlone(ctx, id, alarm{kind: alarmTerminal + AlarmKind(a.Kind), log: a.Log, seq: a.Seq, detail: string(detail)})
+	err = c.raiseAlone(ctx, id, alarm{
+		kind: alarmTerminal + AlarmKind(a.Kind), log: a.Log, seq: a.Seq, detail: string(detail),
+		occurrence: fmt.Sprintf("%s %d %d", a.Code, a.Count, millis(a.Since.Time)),
+	})
 	if err != nil {
 		return fmt.Errorf("taking in an alert of %s: %w", id, err)
 	}
@@ -61,27 +62,23 @@ func (c *Centre) openAlert(ctx context.Context, id chain.TerminalID, jws []byte)
 	return a, nil
 }
 
-// raiseAlone raises an alarm that comes with no record, unless the terminal has
-// raised too many.
+// raiseAlone raises an alarm that comes with no record.
 func (c *Centre) raiseAlone(ctx context.Context, id chain.TerminalID, a alarm) error {
 	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	var raised int
-	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM alarms WHERE terminal = $1 AND kind LIKE $2", string(id), alarmTerminal+"%").Scan(&raised)
-	if err != nil || raised >= maxAlerts {
-		return err
-	}
 	fresh, err := raise(ctx, tx, id, a, c.now())
-	if err != nil || !fresh {
+	if err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	c.logAlarm(ctx, id, a)
+	if fresh {
+		c.logAlarm(ctx, id, a)
+	}
 	return nil
 }
 

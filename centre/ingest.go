@@ -17,7 +17,7 @@ import (
 var ErrRefused = errors.New("batch refused")
 
 // maxQuarantine bounds what one terminal can fill of the quarantine, in
-// batches. What comes after is counted in the log only.
+// batches. What comes after is not kept; its alarm is raised all the same.
 const maxQuarantine = 200
 
 // Ingest takes in one batch (see [chain.FormBatch]) that came from a terminal

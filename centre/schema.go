@@ -21,6 +21,7 @@ var migrations = []migration{
 	{both: schema5, fixed: []string{"commands", "answers", "handovers"}},
 	{both: schema6},
 	{both: schema7},
+	{both: schema8, fixed: []string{"occurrences"}},
 }
 
 // migration is one step. Its parts are run in the order of the fields.
@@ -202,6 +203,17 @@ CREATE TABLE readers_now (
 INSERT INTO readers_now (name, token, added) SELECT name, token, added FROM readers;
 DROP TABLE readers;
 ALTER TABLE readers_now RENAME TO readers;
+`
+
+// schema8: what raised an alarm raises none again, not after it was closed either.
+const schema8 = `
+CREATE TABLE occurrences (
+	alarm    INTEGER NOT NULL REFERENCES alarms, -- the one that it raised, or that was open
+	terminal TEXT NOT NULL,
+	sha256   BLOB NOT NULL, -- of the alarm's kind, log and seq, and what tells it from others of these
+	UNIQUE (terminal, sha256)
+) STRICT;
+CREATE INDEX occurrences_of_alarm ON occurrences (alarm);
 `
 
 const fillWall = `UPDATE records SET wall =

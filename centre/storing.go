@@ -145,7 +145,7 @@ func (s *storing) ahead(ctx context.Context, in *intake) (err error) {
 		return err
 	}
 	detail := fmt.Sprintf("the terminal sent %d, stored is up to %d", in.batch.First(), in.mark.seq)
-	if err := s.raise(ctx, in, alarm{kind: AlarmGap, log: in.batch.Log(), seq: in.mark.seq + 1, detail: detail}); err != nil {
+	if err := s.raise(ctx, in, alarm{kind: AlarmGap, log: in.batch.Log(), seq: in.mark.seq + 1, detail: detail, occurrence: in.tip()}); err != nil {
 		return err
 	}
 	in.receipt, err = s.currentReceipt(ctx, in)
@@ -281,13 +281,29 @@ func (s *storing) begin(ctx context.Context, in *intake) error {
 		}
 	}
 	if in.mark.forked > 0 {
-		detail := fmt.Sprintf("this log went on after other bytes came for its record %d: two boxes are at work with one identity", in.mark.forked)
-		return s.raise(ctx, in, alarm{kind: AlarmIdentity, log: in.batch.Log(), seq: in.mark.forked, detail: detail})
+		return s.wentOn(ctx, in)
 	}
 	if in.mark.seq == 0 {
 		return s.beginLog(ctx, in)
 	}
 	return nil
+}
+
+// wentOn raises the alarm for a log that goes on while a fork of it is open:
+// once for each time that the other branch came.
+func (s *storing) wentOn(ctx context.Context, in *intake) error {
+	var fork, came int64
+	err := s.tx.QueryRowContext(ctx, `SELECT coalesce(max(a.id), 0), count(o.alarm)
+		FROM alarms a LEFT JOIN closings c ON c.alarm = a.id LEFT JOIN occurrences o ON o.alarm = a.id
+		WHERE a.kind = $1 AND a.terminal = $2 AND a.log = $3 AND c.alarm IS NULL`,
+		string(AlarmFork), string(in.terminal), string(in.batch.Log())).Scan(&fork, &came)
+	if err != nil {
+		return err
+	}
+	return s.raise(ctx, in, alarm{
+		kind: AlarmIdentity, log: in.batch.Log(), seq: in.mark.forked, occurrence: fmt.Sprintf("fork %d, %d", fork, came),
+		detail: fmt.Sprintf("this log went on after other bytes came for its record %d: two boxes are at work with one identity", in.mark.forked),
+	})
 }
 
 // beginLog takes in a log that was not seen before. If the terminal has
@@ -339,6 +355,7 @@ func (s *storing) sign(log chain.LogID, seq chain.Seq, hash chain.Hash) ([]byte,
 // refuse sets the batch aside and raises an alarm, once for the same bytes.
 func (s *storing) refuse(ctx context.Context, in *intake, a alarm) error {
 	in.refused = fmt.Errorf("%w: %s", ErrRefused, a.detail)
+	a.occurrence = in.tip()
 	if err := s.quarantine(ctx, in, a); err != nil {
 		return err
 	}
@@ -352,18 +369,29 @@ func (s *storing) refuse(ctx context.Context, in *intake, a alarm) error {
 
 func (s *storing) quarantine(ctx context.Context, in *intake, a alarm) error {
 	sum := sha256.Sum256(in.payload)
+	var here bool
+	err := s.tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM quarantine WHERE terminal = $1 AND sha256 = $2)", string(in.terminal), sum[:]).Scan(&here)
+	if err != nil || here {
+		return err
+	}
 	kept := append([]byte{}, in.payload[:min(len(in.payload), chain.MaxBatchBytes)]...) // never nil
-	res, err := s.tx.ExecContext(ctx, `INSERT INTO quarantine (terminal, sha256, payload, reason, received)
+	_, err = s.tx.ExecContext(ctx, `INSERT INTO quarantine (terminal, sha256, payload, reason, received)
 		SELECT $1, $2, $3, $4, $5 WHERE (SELECT count(*) FROM quarantine WHERE terminal = $1) < $6
 		ON CONFLICT DO NOTHING`,
 		string(in.terminal), sum[:], kept, a.detail, millis(s.now), maxQuarantine)
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
 	return s.raise(ctx, in, a)
+}
+
+// tip tells a batch from others: by its last record if it is the terminal's own
+// word, however the batch was cut, else by its bytes.
+func (in *intake) tip() string {
+	if in.bad == nil {
+		return in.batch.LastHash().String()
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(in.payload))
 }
 
 // raise writes an alarm down; it is logged after the commit.
