@@ -208,3 +208,36 @@ func TestSystemClockAgreesWithTheKernel(t *testing.T) {
 	assert.NotEqual(t, chain.ClockSuspect, second.Clock)
 	assert.False(t, clock.Now().Before(second.Wall.Time))
 }
+
+// TestF30LyingTimeServerIsSuspect: a time server that is off by an hour is
+// believed until the centre's time comes; then the clock is suspect, however
+// sure the kernel is, and the centre's time is anchored. Without a receipt
+// nobody can tell.
+func TestF30LyingTimeServerIsSuspect(t *testing.T) {
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			truth := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
+			b := &bench{wall: truth.Add(off), boot: time.Minute, synced: true, err: 3 * time.Millisecond}
+			c := b.clock()
+			assert.Equal(t, chain.ClockSynced, c.Stamp().Clock, "control: nobody can tell yet")
+			sent := b.boot
+			b.pass(time.Second)
+			c.Witness(chain.Receipt{Seq: 3, At: chain.NewWall(b.wall.Add(-off))}, sent, b.boot)
+			assert.Equal(t, chain.ClockSuspect, c.Stamp().Clock)
+			b.pass(time.Hour)
+			assert.Equal(t, chain.ClockSuspect, c.Stamp().Clock, "and stays so")
+			anchors := c.Anchors()
+			require.Len(t, anchors, 2, "what the kernel said, and what the centre did")
+			assert.Equal(t, attendance.TimeKernel, anchors[0].Source)
+			assert.Equal(t, attendance.TimeReceipt, anchors[1].Source)
+			centre, err := time.Parse(attendance.TimeLayout, anchors[1].Wall)
+			require.NoError(t, err)
+			assert.WithinDuration(t, truth.Add(time.Duration(anchors[1].UpMS)*time.Millisecond-time.Minute), centre, time.Duration(anchors[1].ErrMS)*time.Millisecond)
+			b.wall = b.wall.Add(-off) // the server tells the truth again
+			sent = b.boot
+			b.pass(time.Second)
+			c.Witness(chain.Receipt{Seq: 4, At: chain.NewWall(b.wall)}, sent, b.boot)
+			assert.Equal(t, chain.ClockSynced, c.Stamp().Clock)
+		})
+	}
+}

@@ -68,10 +68,7 @@ func (a *audit) read(ctx context.Context, name, trustFile string, expected []str
 	if err != nil {
 		return fmt.Errorf("ledger verify: %w", err)
 	}
-	if info.IsDir() && trustFile == "" {
-		trustFile = filepath.Join(name, "keys", "admission.json")
-	}
-	trust, err := readTrust(trustFile)
+	trust, err := trustOf(name, info.IsDir(), trustFile)
 	if err != nil {
 		return err
 	}
@@ -105,9 +102,52 @@ func (a *audit) read(ctx context.Context, name, trustFile string, expected []str
 			return fmt.Errorf("%w: %w", errFound, err)
 		}
 	}
+	if err := a.tellTimes(ctx, name, epochs); err != nil {
+		return err
+	}
 	a.unsigned = a.unsigned || trust == nil
 	a.sound, a.epochs = append(a.sound, v), append(a.epochs, epochs...)
 	return nil
+}
+
+// tellTimes says of records whose own time is not to be believed when they were
+// formed, a line for each run of them in one boot.
+func (a *audit) tellTimes(ctx context.Context, name string, epochs []chain.Epoch) error {
+	times, err := readTimes(ctx, name, sealedBounds(epochs))
+	if err != nil {
+		return err
+	}
+	var first, last *chain.Entry
+	tell := func() {
+		if first != nil {
+			fmt.Fprintln(a.stdout, untimed(times, *first, *last))
+		}
+		first = nil
+	}
+	err = eachRecord(ctx, name, func(e chain.Entry, _ chain.Hash) error {
+		e.Body = nil // it is the reader's
+		switch {
+		case !times.date(e).amiss(e):
+			tell()
+		case first == nil || first.Log != e.Log || first.At.Boot != e.At.Boot || first.At.Clock != e.At.Clock:
+			tell()
+			first, last = &e, &e
+		default:
+			last = &e
+		}
+		return nil
+	})
+	tell()
+	return err
+}
+
+func untimed(times *history, first, last chain.Entry) string {
+	what := fmt.Sprintf("record %d, clock %s: formed %s", first.Seq, first.At.Clock, times.date(first).in(first))
+	if last.Seq > first.Seq {
+		what = fmt.Sprintf("records %d-%d, clock %s: the first formed %s; the last %s", first.Seq, last.Seq, first.At.Clock,
+			times.date(first).in(first), times.date(last).in(last))
+	}
+	return fmt.Sprintf("%s: time: %s", first.Log, what)
 }
 
 // judge compares the ledgers with one another and says what none can say alone.

@@ -67,9 +67,7 @@ func (b books) fill(t *testing.T, c *centre.Centre, admission chain.Admission) {
 		Dir: b.state, Terminal: "t-1", Key: keys.Ledger(), ReceiptKey: trust.Receipt, Stamp: clock.Stamp, Software: "test",
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- ledger.Run(ctx) }()
+	ctx, stop := t.Context(), runLedger(t, ledger)
 	store := func(n int) {
 		for range n {
 			_, err := ledger.Append(ctx, attendance.NewRecord(attendance.TypeFault, attendance.FaultBody{Part: "reader", Code: "removed", Tapped: "t", Reader: "r"}))
@@ -84,9 +82,19 @@ func (b books) fill(t *testing.T, c *centre.Centre, admission chain.Admission) {
 	_, err = ledger.Receipt(receipt)
 	require.NoError(t, err)
 	store(2)
-	cancel()
-	require.NoError(t, <-ended)
-	require.NoError(t, ledger.Close())
+	stop()
+}
+
+// runLedger runs a ledger until stop, which closes it.
+func runLedger(t *testing.T, l *queue.Ledger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-ended)
+		require.NoError(t, l.Close())
+	}
 }
 
 // said runs the tool and gives what it printed.

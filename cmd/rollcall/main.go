@@ -26,7 +26,7 @@ const usage = `rollcall: the operator's tool of a Rollcall terminal
   rollcall ledger verify   [-trust FILE] [-expect FILE] [-progress] FILE|DIR...
                                                         check exports, or a terminal's own ledger; -expect names what
                                                         it must hold: a later head or receipt, or an earlier export
-  rollcall ledger show     [-seq N] FILE|DIR            the records, readable
+  rollcall ledger show     [-seq N] [-trust FILE] FILE|DIR  the records, readable: when formed, and how late the centre had them
   rollcall ledger export   [-csv [-trust FILE]] FILE|DIR  the whole ledger as text with its proofs, or its records as CSV
   rollcall ledger salvage  DIR                          set damaged files aside, keep what can be read (rollcalld stopped)
   rollcall ledger disk-check [-time 3s] DIR             does this disk keep what it says it kept, and how fast
