@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -19,6 +20,9 @@ type Link struct {
 	// without a limit. Set before Run.
 	Delay, Jitter time.Duration
 	Rate          int
+	// Exact waits in the kernel, to 0.1 ms; timers are late by up to 1 ms each
+	// way. Not for virtual time. Set before Run.
+	Exact bool
 
 	listener net.Listener
 	target   string
@@ -144,9 +148,7 @@ func (l *Link) Carry(to io.Writer, from io.Reader) {
 		}
 	})
 	for s := range way {
-		if wait := time.Until(s.due); wait > 0 {
-			<-time.After(wait)
-		}
+		l.await(s.due)
 		if l.swallows() {
 			continue
 		}
@@ -157,6 +159,17 @@ func (l *Link) Carry(to io.Writer, from io.Reader) {
 	for range way { // the reader ends when its connection is closed
 	}
 	reading.Wait()
+}
+
+func (l *Link) await(due time.Time) {
+	for wait := time.Until(due); wait > 0; wait = time.Until(due) {
+		if !l.Exact {
+			<-time.After(wait)
+			continue
+		}
+		t := syscall.NsecToTimespec(int64(wait))
+		_ = syscall.Nanosleep(&t, nil) // a signal ends it early
+	}
 }
 
 func later(a, b time.Time) time.Time {

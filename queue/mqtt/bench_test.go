@@ -78,7 +78,7 @@ func benchmarkWAN(b *testing.B, rtt time.Duration) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(b, err)
 		c := serve(b, listener, a.serverTLS(b, a.issue(b, chain.RoleCentre, "centre", nil)), &centre{})
-		relayed, unlink := link(b, listener.Addr().String(), func(l *simulator.Link) { l.Delay = rtt / 2 })
+		relayed, unlink := link(b, listener.Addr().String(), func(l *simulator.Link) { l.Delay, l.Exact = rtt/2, true })
 		s := newSite(b, a, func(cfg *mqtt.Config) { cfg.Addresses = []string{relayed} })
 		stopLedger := queuetest.Start(b, s.ledger)
 		s.add(batches*chain.MaxBatchRecords - 1) // and line 1
@@ -132,7 +132,7 @@ func bareBatches(b *testing.B, rtt time.Duration, size, n int) time.Duration {
 			}
 		}
 	})
-	relayed, unlink := link(b, listener.Addr().String(), func(l *simulator.Link) { l.Delay = rtt / 2 })
+	relayed, unlink := link(b, listener.Addr().String(), func(l *simulator.Link) { l.Delay, l.Exact = rtt/2, true })
 	defer unlink()
 	conn, err := net.Dial("tcp", relayed)
 	require.NoError(b, err)

@@ -39,6 +39,8 @@ type centre struct {
 	deny string
 	// take deals with batches in place of all that follows.
 	take func(*broker.Client, packets.Packet) (packets.Packet, error)
+	// wire is told of each packet; nil tells nobody.
+	wire func(cl *broker.Client, way string, pk packets.Packet)
 
 	mu      sync.Mutex // guards what follows
 	lines   [][]byte   // stored, from seq 1
@@ -98,8 +100,16 @@ func (c *centre) stop() {
 func (c *centre) ID() string { return "test centre" }
 
 func (c *centre) Provides(b byte) bool {
-	return bytes.IndexByte([]byte{broker.OnConnectAuthenticate, broker.OnACLCheck, broker.OnPublish, broker.OnWillSent}, b) >= 0
+	return bytes.IndexByte([]byte{broker.OnConnectAuthenticate, broker.OnACLCheck, broker.OnPublish, broker.OnWillSent}, b) >= 0 ||
+		c.wire != nil && (b == broker.OnPacketRead || b == broker.OnPacketSent)
 }
+
+func (c *centre) OnPacketRead(cl *broker.Client, pk packets.Packet) (packets.Packet, error) {
+	c.wire(cl, "<-", pk)
+	return pk, nil
+}
+
+func (c *centre) OnPacketSent(cl *broker.Client, pk packets.Packet, _ []byte) { c.wire(cl, "->", pk) }
 
 func (c *centre) OnConnectAuthenticate(*broker.Client, packets.Packet) bool { return true }
 

@@ -389,21 +389,29 @@ func (c *connection) send(ctx context.Context, b batch, patience time.Duration) 
 			if err := published.Error(); err != nil {
 				return at, errors.Join(errLost, err)
 			}
-			answered = nil
+			if answered = nil; c.trusted != nil {
+				c.trusted(b.last)
+				return b.last, nil
+			}
 		case jws := <-c.receipts:
 			if !c.check(jws) {
 				continue
 			}
 			r := c.due.receipt
-			if c.due.onward = r.Log == b.log && r.Seq > at; c.due.onward {
+			if c.due.onward = r.Log == b.log && r.Seq > b.at; c.due.onward {
 				return r.Seq, nil
 			}
 			if err := c.settle(); err != nil {
 				return at, err
 			}
-			if r.Log == b.log && r.Seq < at {
+			switch {
+			case r.Log != b.log: // an older epoch's
+			case r.Seq < b.at:
 				at = r.Seq
 				t.Reset(rewindAfter)
+			case at < b.at: // what was below was an old one
+				at = b.at
+				t.Reset(patience)
 			}
 		case <-t.C:
 			if at < b.at {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"rollcall/queue/chain"
 )
 
 // SetDial gives an uplink another way to its addresses.
@@ -16,8 +18,5 @@ const DefaultReceiptTimeout = defaultReceiptTimeout
 // SetJitter gives an uplink other pauses.
 func (u *Uplink) SetJitter(jitter func(time.Duration) time.Duration) { u.jitter = jitter }
 
-// OpenTLS opens a connection as the uplink does, for one that is written
-// differently.
-func (u *Uplink) OpenTLS(ctx context.Context, address string) (net.Conn, error) {
-	return (&connection{Uplink: u, address: address}).open(ctx)
-}
+// TrustPUBACK has an uplink let records go on the broker's acknowledgement.
+func (u *Uplink) TrustPUBACK(letGo func(last chain.Seq)) { u.trusted = letGo }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,17 +65,25 @@ type hostile struct {
 	seed  uint64
 
 	mu       sync.Mutex // guards what follows
-	rand     *rand.Rand
 	centre   *reference.Centre
 	back     time.Time // when the broker is there again
 	held     []byte    // a batch to deliver after the next
 	receipts [][]byte
 	counts   map[fault]int
-	drawn    []string // what the seed said of each batch
-	journal  []string // what it was said of, and when
+	tries    map[chain.Seq]uint64   // how often a batch came that begins there
+	clients  map[*broker.Client]int // in the order they came
+	journal  []string               // what crossed the wire, and what was done with it
 	began    time.Time
 	batches  int
 }
+
+// Events of one round never fall together, so that no scheduler decides about
+// their order: packets take wireTime, which no timeout is a multiple of, and
+// two that a broker sends at once leave it apart.
+const (
+	wireTime = 13*time.Millisecond + 1009*time.Nanosecond
+	apart    = time.Millisecond + 31*time.Nanosecond
+)
 
 // newHostile makes keys, centre and broker, and admits a terminal.
 func newHostile(t testing.TB, seed uint64) (*hostile, *device.Keys, chain.Admission) {
@@ -81,8 +91,9 @@ func newHostile(t testing.TB, seed uint64) (*hostile, *device.Keys, chain.Admiss
 	dir := t.TempDir()
 	h := &hostile{
 		t: t, cfg: reference.Config{Tenant: "test", Dir: filepath.Join(dir, "centre"), Names: []string{"centre.test"}},
-		pipes: newPipes(), seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), counts: map[fault]int{}, began: time.Now(),
+		pipes: newPipes(), seed: seed, counts: map[fault]int{}, tries: map[chain.Seq]uint64{}, clients: map[*broker.Client]int{}, began: time.Now(),
 	}
+	h.pipes.way.Delay = wireTime
 	require.NoError(t, reference.Init(h.cfg, time.Now()))
 	h.open()
 	keys, err := device.CreateKeys(filepath.Join(dir, "keys"))
@@ -117,7 +128,7 @@ func (h *hostile) crash() {
 func (h *hostile) serve() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.front = serve(h.t, h.pipes, h.conf, &centre{take: h.take})
+	h.front = serve(h.t, h.pipes, h.conf, &centre{take: h.take, wire: h.wire})
 }
 
 func (h *hostile) stop() {
@@ -137,19 +148,61 @@ func (h *hostile) dial(ctx context.Context, network, address string) (net.Conn, 
 	return h.pipes.dial(ctx, network, address)
 }
 
+// draw says what is done with a batch. It follows from the seed, where the
+// batch begins, and how often one came that begins there: never from what was
+// drawn before.
+func (h *hostile) draw(first chain.Seq) (fault, time.Duration) {
+	r := rand.New(rand.NewPCG(h.seed, uint64(first)<<20|h.tries[first]))
+	h.tries[first]++
+	return faults[r.IntN(len(faults))], time.Duration(r.Int64N(int64(90 * time.Second)))
+}
+
+// note writes a line of the journal. h.mu is held.
+func (h *hostile) note(format string, args ...any) {
+	h.journal = append(h.journal, fmt.Sprintf("%14s ", time.Since(h.began))+fmt.Sprintf(format, args...))
+}
+
+// wire notes a packet that comes from a terminal or goes to it, but for the
+// terminal's acknowledgements: paho writes them before or after what it sends at
+// the same instant, as it comes.
+func (h *hostile) wire(cl *broker.Client, way string, pk packets.Packet) {
+	if way == "<-" && pk.FixedHeader.Type == packets.Puback {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, known := h.clients[cl]
+	if !known {
+		n = len(h.clients) + 1
+		h.clients[cl] = n
+	}
+	about := ""
+	switch strings.TrimPrefix(pk.TopicName, prefix) {
+	case "up/records":
+		if b, err := chain.ParseBatch(pk.Payload); err == nil {
+			about = fmt.Sprintf(" %d-%d", b.First(), b.Last())
+		}
+	case "down/receipt":
+		var r chain.Receipt
+		payload, _ := base64.RawURLEncoding.DecodeString(string(parts(pk.Payload)[1]))
+		if json.Unmarshal(payload, &r) == nil {
+			about = fmt.Sprintf(" %d", r.Seq)
+		}
+	}
+	h.note("%d %s %s %d %s%s", n, way, packets.PacketNames[pk.FixedHeader.Type], pk.PacketID, strings.TrimPrefix(pk.TopicName, prefix), about)
+}
+
 // take deals with one batch.
 func (h *hostile) take(cl *broker.Client, pk packets.Packet) (packets.Packet, error) {
 	h.mu.Lock()
-	f := faults[h.rand.IntN(len(faults))]
-	wait := time.Duration(h.rand.Int64N(int64(90 * time.Second)))
-	h.counts[f]++
-	h.batches++
 	b, err := chain.ParseBatch(pk.Payload)
 	if !assert.NoError(h.t, err) {
 		b.Entries = make([]chain.Entry, 1)
 	}
-	h.drawn = append(h.drawn, fmt.Sprint(f, " ", wait))
-	h.journal = append(h.journal, fmt.Sprintf("%s: %d-%d %s %s", time.Since(h.began), b.First(), b.Last(), f, wait))
+	f, wait := h.draw(b.First())
+	h.counts[f]++
+	h.batches++
+	h.note("%d-%d: %s %s", b.First(), b.Last(), f, wait)
 	h.mu.Unlock()
 
 	switch f {
@@ -162,8 +215,8 @@ func (h *hostile) take(cl *broker.Client, pk packets.Packet) (packets.Packet, er
 	answers, acknowledge := h.deal(cl, pk.Payload, f, wait)
 	h.mu.Unlock()
 	for _, receipt := range answers {
-		time.Sleep(time.Millisecond) // two at one instant would come in either order, and no seed would replay
 		assert.NoError(h.t, h.front.server.Publish(prefix+"down/receipt", receipt, false, 1))
+		time.Sleep(apart)
 	}
 	if !acknowledge {
 		return pk, packets.ErrRejectPacket
@@ -229,7 +282,7 @@ type figures struct {
 	lost, doubled, changed int
 	alarms                 int
 	faults                 map[fault]int
-	drawn, journal         []string
+	journal                []string
 }
 
 func (f figures) String() string {
@@ -240,7 +293,7 @@ func (f figures) String() string {
 func (h *hostile) judge(l *queue.Ledger) figures {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := figures{batches: h.batches, faults: maps.Clone(h.counts), drawn: slices.Clone(h.drawn), journal: slices.Clone(h.journal)}
+	f := figures{batches: h.batches, faults: maps.Clone(h.counts), journal: slices.Clone(h.journal)}
 	stored := map[uint64]string{}
 	last := uint64(0)
 	require.NoError(h.t, h.centre.Records(context.Background(), "", true, func(r reference.Row) error {
@@ -290,14 +343,15 @@ func newHostileSite(t testing.TB, h *hostile, keys *device.Keys, admission chain
 		Up: func() time.Duration { return time.Since(h.began) }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
 		Report: func(bool, error) {},
 	}
-	s.connectTo(h, seed)
+	s.connectTo(h, s.ledger, seed)
 	return s
 }
 
-// connectTo gives the site a new uplink. Its pauses are drawn from the seed.
-func (s *site) connectTo(h *hostile, seed uint64) {
+// connectTo gives the site a new uplink, of its ledger or what stands before it.
+// Its pauses are drawn from the seed.
+func (s *site) connectTo(h *hostile, ledger mqtt.Ledger, seed uint64) {
 	var err error
-	s.uplink, err = mqtt.New(s.cfg, s.ledger, slog.New(slog.DiscardHandler))
+	s.uplink, err = mqtt.New(s.cfg, ledger, slog.New(slog.DiscardHandler))
 	require.NoError(s.t, err)
 	s.uplink.SetDial(h.dial)
 	pauses := rand.New(rand.NewPCG(seed, 1))

@@ -4,18 +4,17 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
-	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"rollcall/queue/chain"
+	"rollcall/queue/mqtt"
 	"rollcall/queue/queuetest"
 )
 
@@ -23,14 +22,14 @@ import (
 var (
 	offlineDays   = flag.Int("offline.days", 1, "virtual days without a network")
 	offlineRounds = flag.Int("offline.rounds", 1, "rounds, each with the next seed")
-	offlineSeed   = flag.Uint64("offline.seed", 1, "seed of the first round; a seed draws the same faults again")
+	offlineSeed   = flag.Uint64("offline.seed", 1, "seed of the first round; a seed plays the same round again")
 )
 
 const recordsADay = 500
 
 // weeks plays one round: days offline with so many records each, then the drain. carry brings the
 // backlog to the centre and returns when it thinks that all is there.
-func weeks(t *testing.T, seed uint64, days, aDay int, carry func(t *testing.T, h *hostile, s *site)) (f figures) {
+func weeks(t *testing.T, seed uint64, days, aDay int, carry func(h *hostile, s *site)) (f figures) {
 	synctest.Test(t, func(t *testing.T) {
 		h, keys, admission := newHostile(t, seed)
 		s := newHostileSite(t, h, keys, admission, seed)
@@ -46,22 +45,29 @@ func weeks(t *testing.T, seed uint64, days, aDay int, carry func(t *testing.T, h
 		offline()
 		require.NoError(t, <-ended)
 		h.serve()
-		carry(t, h, s)
+		carry(h, s)
 		f = h.judge(s.ledger)
 		h.stop()
 	})
 	return f
 }
 
-// drain runs the uplink until the ledger is receipted, while records come.
-func drain(_ *testing.T, h *hostile, s *site) {
-	s.connectTo(h, h.seed)
+// honestly carries the backlog with the uplink as it is.
+func honestly(h *hostile, s *site) {
+	s.connectTo(h, s.ledger, h.seed)
+	s.drain(s.ledger)
+}
+
+// drain runs the uplink until a ledger has let go of all, while records come.
+func (s *site) drain(ledger mqtt.Ledger) {
 	stop := s.run()
 	for range 50 {
 		s.add(1)
 		time.Sleep(61*time.Second + 7*time.Millisecond)
 	}
-	s.emptied()
+	for _, last, gone := ledger.Marks(); gone < last; _, last, gone = ledger.Marks() {
+		time.Sleep(time.Second)
+	}
 	stop()
 	time.Sleep(2 * time.Minute) // what is still under way
 	synctest.Wait()
@@ -71,7 +77,7 @@ func TestOfflineForWeeksThenAHostileBroker(t *testing.T) {
 	for i := range *offlineRounds {
 		seed := *offlineSeed + uint64(i)
 		began := time.Now()
-		f := weeks(t, seed, *offlineDays, recordsADay, drain)
+		f := weeks(t, seed, *offlineDays, recordsADay, honestly)
 		fmt.Printf("seed %d: %d days offline, %s (%s)\n", seed, *offlineDays, f, time.Since(began).Round(100*time.Millisecond))
 		for _, fault := range faults[len(faults)-13:] {
 			fmt.Printf("  %4d %s\n", f.faults[fault], fault)
@@ -88,52 +94,47 @@ func TestOfflineForWeeksThenAHostileBroker(t *testing.T) {
 	}
 }
 
-// The control: an uplink that lets go on the broker's acknowledgement, before
-// the same broker with the same seed, must lose. If it does not, the broker is
-// no test.
+// The control: the same uplink, with one thing changed (it lets records go on
+// the broker's acknowledgement), before the same broker with the same seed, must
+// lose. If it does not, the broker is no test.
 func TestOfflineControlTrustsThePUBACK(t *testing.T) {
-	f := weeks(t, *offlineSeed, *offlineDays, recordsADay, trustPUBACK)
+	f := weeks(t, *offlineSeed, *offlineDays, recordsADay, func(h *hostile, s *site) {
+		d := &deleting{Ledger: s.ledger}
+		s.connectTo(h, d, h.seed)
+		s.uplink.TrustPUBACK(d.letGo)
+		s.drain(d)
+	})
 	fmt.Printf("control, seed %d, PUBACK trusted: %s\n", *offlineSeed, f)
 	assert.NotZero(t, f.lost, "the control must lose")
 }
 
-// trustPUBACK is the uplink as one would write it first.
-func trustPUBACK(t *testing.T, h *hostile, s *site) {
-	at, end := chain.Seq(0), s.ledger.Status().Last
-	for at < end {
-		o := paho.NewClientOptions().AddBroker("ssl://centre.test:8883").SetClientID(string(queuetest.Terminal)).
-			SetAutoReconnect(false).SetCleanSession(true).SetProtocolVersion(4)
-		o.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) {
-			return s.uplink.OpenTLS(context.Background(), s.cfg.Addresses[0])
-		})
-		client := paho.NewClient(o)
-		if token := client.Connect(); !token.WaitTimeout(10*time.Second) || token.Error() != nil {
-			time.Sleep(time.Second)
-			continue
-		}
-		for at < end {
-			payload, last, err := s.ledger.Batch(at, 16, chain.MaxBatchBytes)
-			require.NoError(t, err)
-			token := client.Publish(prefix+"up/records", 1, false, payload)
-			if !token.WaitTimeout(30*time.Second) || token.Error() != nil {
-				break
-			}
-			at = last // the broker has it: let it go
-		}
-		client.Disconnect(250)
-	}
-	time.Sleep(2 * time.Minute)
-	synctest.Wait()
+// deleting is a ledger that has records no more once it let them go.
+type deleting struct {
+	mqtt.Ledger
+	gone atomic.Uint64
 }
 
-// A seed draws the same faults for the same batches again, and comes to the
-// same end.
+func (d *deleting) letGo(last chain.Seq) { d.gone.Store(uint64(last)) }
+
+func (d *deleting) Marks() (log chain.LogID, last, gone chain.Seq) {
+	log, last, gone = d.Ledger.Marks()
+	return log, last, max(gone, chain.Seq(d.gone.Load()))
+}
+
+func (d *deleting) Batch(after chain.Seq, maxRecords, maxBytes int) ([]byte, chain.Seq, error) {
+	return d.Ledger.Batch(max(after, chain.Seq(d.gone.Load())), maxRecords, maxBytes)
+}
+
+// A seed replays: the same journal from its first to its last line, and the same
+// figures. Another seed gives another one.
 func TestOfflineSeedReplays(t *testing.T) {
-	first, again, other := weeks(t, 7, 1, 200, drain), weeks(t, 7, 1, 200, drain), weeks(t, 8, 1, 200, drain)
-	n := min(len(first.drawn), len(again.drawn), len(other.drawn))
-	require.Greater(t, n, 10)
-	assert.Equal(t, first.drawn[:n], again.drawn[:n])
-	assert.NotEqual(t, first.drawn[:n], other.drawn[:n])
+	days, seed := max(1, *offlineDays/9), *offlineSeed+6
+	first, again, other := weeks(t, seed, days, 200, honestly), weeks(t, seed, days, 200, honestly), weeks(t, seed+1, days, 200, honestly)
+	fmt.Printf("seed %d, %d days: %d lines of journal, the same twice\n", seed, days, len(first.journal))
+	require.Greater(t, len(first.journal), 100)
+	require.Equal(t, strings.Join(first.journal, "\n"), strings.Join(again.journal, "\n"))
+	assert.Equal(t, first, again)
+	assert.NotEqual(t, first.journal, other.journal)
 	for _, f := range []figures{first, again, other} {
 		assert.Zero(t, f.lost+f.doubled+f.changed+f.alarms, strings.Join(f.journal, "\n"))
 	}

@@ -123,8 +123,8 @@ var lies = []lie{
 
 // receiptRuns answers n batches with lies; each 20th is answered honestly for
 // one record more. It gives how many lies let a record go, and how often each
-// was told. receipted says up to where records were let go.
-func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledger, receipted func(*site) chain.Seq) (letGo int, told map[string]int) {
+// was told, and the journal. receipted says up to where records were let go.
+func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledger, receipted func(*site) chain.Seq) (letGo int, told map[string]int, journal []string) {
 	l := &liar{t: t, rand: rand.New(rand.NewPCG(seed, 2))}
 	told = map[string]int{}
 	c := &centre{}
@@ -137,7 +137,7 @@ func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledge
 		require.NoError(t, err)
 		s.uplink.SetDial(p.dial)
 		over, ended := false, make(chan struct{})
-		runs, last, gone := 0, "", chain.Seq(0)
+		runs, last, gone, began := 0, "", chain.Seq(0), time.Now()
 		c.script = func(_ int, b chain.Batch) reply {
 			if got := receipted(s); got > max(l.sealed, gone) && !over {
 				gone = got
@@ -159,6 +159,7 @@ func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledge
 				return reply{forget: true, first: [][]byte{l.honest}}
 			}
 			tale := lies[l.rand.IntN(len(lies))]
+			journal = append(journal, fmt.Sprintf("%s: %d-%d %s", time.Since(began), b.First(), b.Last(), tale.name))
 			last = tale.name
 			told[last]++
 			message := tale.tell(l, b)
@@ -183,19 +184,31 @@ func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledge
 		defer c.mu.Unlock()
 		assert.LessOrEqual(t, s.ledger.Status().Receipted, l.sealed)
 	})
-	return letGo, told
+	return letGo, told, journal
 }
 
 // No record is let go without a valid receipt, whatever comes in its place.
 func TestNoReceiptNoLettingGo(t *testing.T) {
-	letGo, told := receiptRuns(t, *offlineSeed, *offlineReceipts,
-		func(s *site) mqtt.Ledger { return s.ledger },
-		func(s *site) chain.Seq { return s.ledger.Status().Receipted })
+	letGo, told, _ := receiptRuns(t, *offlineSeed, *offlineReceipts, own, sealed)
 	fmt.Printf("seed %d: %d hostile receipts of %d kinds: %d let a record go\n", *offlineSeed, *offlineReceipts, len(lies), letGo)
 	assert.Zerof(t, letGo, "%v", told)
 	for _, lie := range lies {
 		assert.NotZero(t, told[lie.name], lie.name)
 	}
+}
+
+func own(s *site) mqtt.Ledger { return s.ledger }
+
+func sealed(s *site) chain.Seq { return s.ledger.Status().Receipted }
+
+// A seed plays the same lies again, to the same batches at the same times.
+func TestNoReceiptSeedReplays(t *testing.T) {
+	_, _, first := receiptRuns(t, 7, 100, own, sealed)
+	_, _, again := receiptRuns(t, 7, 100, own, sealed)
+	_, _, other := receiptRuns(t, 8, 100, own, sealed)
+	require.Greater(t, len(first), 90)
+	assert.Equal(t, first, again)
+	assert.NotEqual(t, first, other)
 }
 
 // gullible believes a receipt without its signature, and lets go.
@@ -226,7 +239,7 @@ func (g *gullible) Marks() (log chain.LogID, last, receipted chain.Seq) {
 // The control: a ledger that believes what it is told lets records go.
 func TestNoReceiptControlBelieves(t *testing.T) {
 	var g *gullible
-	letGo, _ := receiptRuns(t, *offlineSeed, 100,
+	letGo, _, _ := receiptRuns(t, *offlineSeed, 100,
 		func(s *site) mqtt.Ledger {
 			g = &gullible{Ledger: s.ledger}
 			return g

@@ -141,6 +141,9 @@ type Uplink struct {
 	// tests give others.
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	jitter func(time.Duration) time.Duration
+	// trusted lets go the records up to one on the broker's acknowledgement. It is
+	// nil but in the control of make proof-offline, which must lose them.
+	trusted func(last chain.Seq)
 
 	// owned by Run
 	departure departure

@@ -294,6 +294,10 @@ func TestReceiptsOutOfOrder(t *testing.T) {
 		s.emptied()
 		assert.Zero(t, time.Since(began))
 		c.truth(s.ledger)
+		batches, _ := c.seen()
+		for i, b := range batches[1:] {
+			assert.Equal(t, batches[i][1]+1, b[0], "nothing is sent again")
+		}
 	})
 }
 
