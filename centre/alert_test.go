@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/queue/chain"
 )
 
@@ -104,7 +105,7 @@ func TestT11TwoBoxesWithOneIdentity(t *testing.T) {
 		"Mosquitto": func(t *testing.T) (*centre.Centre, centre.Config, string) {
 			address := freeAddress(t)
 			c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
-			newBroker(t, cfg, address).start()
+			centretest.Mosquitto(t, cfg.Dir, address).Start()
 			subscribe(t, c)
 			return c, cfg, address
 		},

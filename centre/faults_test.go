@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/queue/chain"
 	uplink "rollcall/queue/mqtt"
 )
@@ -63,9 +64,9 @@ func TestT14WithoutAnAccessListTheSignatureRefuses(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, log := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
-	mosquitto := newBroker(t, cfg, address)
-	mosquitto.change(t, func(conf string) string { return withoutLine(conf, "acl_file") })
-	mosquitto.start()
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
+	mosquitto.Change(func(conf string) string { return withoutLine(conf, "acl_file") })
+	mosquitto.Start()
 	subscribe(t, c)
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "broker connected") }, patience, time.Millisecond)
 	client := dialBroker(t, address, other)
@@ -93,14 +94,6 @@ func dialBroker(t *testing.T, address string, b *box) mqtt.Client {
 	return client
 }
 
-// change rewrites the broker's configuration before it starts.
-func (b *broker) change(t *testing.T, change func(string) string) {
-	t.Helper()
-	text, err := os.ReadFile(b.conf)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(b.conf, []byte(change(string(text))), 0o600))
-}
-
 func withoutLine(text, prefix string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
@@ -116,19 +109,19 @@ func TestF10BrokerKilled(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
-	mosquitto := newBroker(t, cfg, address)
-	mosquitto.start()
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
+	mosquitto.Start()
 	subscribe(t, c)
 	r := runTerminal(t, b, address)
 	r.append(t, 5)
 	r.receipted(t, 6)
 	require.True(t, r.online.Load())
-	mosquitto.kill()
+	mosquitto.Kill()
 	began := time.Now()
 	require.Eventually(t, func() bool { return !r.online.Load() }, 10*time.Second, 10*time.Millisecond)
 	t.Logf("offline after %s", time.Since(began))
 	r.append(t, 5)
-	mosquitto.start()
+	mosquitto.Start()
 	r.receipted(t, 11)
 	r.equal(t, c, cfg)
 }
@@ -139,11 +132,11 @@ func TestF12BrokerDropsQueued(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
-	mosquitto := newBroker(t, cfg, address)
-	mosquitto.change(t, func(conf string) string {
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
+	mosquitto.Change(func(conf string) string {
 		return strings.Replace(conf, "max_queued_messages 1000", "max_queued_messages 10", 1)
 	})
-	mosquitto.start()
+	mosquitto.Start()
 	acknowledged := dialBroker(t, address, b)
 	for range 100 { // the control: the broker says yes a hundred times
 		settled(t, acknowledged.Publish(topic(b, "up/records"), 1, false, b.batch(t, b.append(t, openRecord()))))
@@ -165,12 +158,12 @@ func TestF13BrokerLosesItsSession(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
-	mosquitto := newBroker(t, cfg, address)
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
 	kept := t.TempDir()
-	mosquitto.change(t, func(conf string) string {
+	mosquitto.Change(func(conf string) string {
 		return strings.Replace(conf, "persistence false", "persistence true\npersistence_location "+kept+"/\nautosave_interval 1", 1)
 	})
-	mosquitto.start()
+	mosquitto.Start()
 	subscribe(t, c)
 	r := runTerminal(t, b, address)
 	sent := publish(t, c, b, "c-1").Package.Serial
@@ -178,14 +171,14 @@ func TestF13BrokerLosesItsSession(t *testing.T) {
 	total := chain.Seq(1)
 	for range 3 {
 		r.append(t, 40)
-		mosquitto.kill()
+		mosquitto.Kill()
 		files, err := filepath.Glob(filepath.Join(kept, "*"))
 		require.NoError(t, err)
 		for _, f := range files {
 			require.NoError(t, os.Remove(f))
 		}
 		r.append(t, 40)
-		mosquitto.start()
+		mosquitto.Start()
 		total += 80
 		r.receipted(t, total)
 	}

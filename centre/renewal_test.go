@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/queue/chain"
 )
 
@@ -147,8 +148,8 @@ func TestRenewTakesTheNamesConfigured(t *testing.T) {
 func TestRenewedCertificateTowardsTheBroker(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, log := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
-	mosquitto := newBroker(t, cfg, address)
-	mosquitto.start()
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
+	mosquitto.Start()
 	subscribe(t, c)
 	connected := func(n int) {
 		require.Eventually(t, func() bool { return strings.Count(log.String(), "broker connected") >= n }, patience, 10*time.Millisecond)
@@ -157,8 +158,8 @@ func TestRenewedCertificateTowardsTheBroker(t *testing.T) {
 	_, err := centre.Renew(cfg, time.Now())
 	require.NoError(t, err)
 	assert.NotContains(t, log.String(), "server certificate renewed")
-	mosquitto.kill()
-	mosquitto.start()
+	mosquitto.Kill()
+	mosquitto.Start()
 	connected(2)
 	assert.Contains(t, log.String(), "server certificate renewed")
 }

@@ -5,12 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,54 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rollcall/centre"
+	"rollcall/centre/centretest"
 	"rollcall/queue"
 	"rollcall/queue/chain"
 	uplink "rollcall/queue/mqtt"
 )
-
-// broker is a real Mosquitto with the configuration that we ship.
-type broker struct {
-	t       *testing.T
-	conf    string
-	address string
-	cmd     *exec.Cmd
-}
-
-// newBroker prepares deploy/mosquitto.conf for a centre's keys and a free
-// port.
-func newBroker(t *testing.T, cfg centre.Config, address string) *broker {
-	t.Helper()
-	sample, err := os.ReadFile("../deploy/mosquitto.conf")
-	require.NoError(t, err)
-	dir, keys := t.TempDir(), filepath.Join(cfg.Dir, "keys")
-	_, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
-	acl := filepath.Join(dir, "acl")
-	conf := strings.NewReplacer(
-		"listener 8884", "listener "+port,
-		"/etc/mosquitto/certs", keys,
-		"/etc/mosquitto/rollcall.acl", acl,
-	).Replace(string(sample)) + "\nuser root\n"
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "mosquitto.conf"), []byte(conf), 0o600))
-	require.NoError(t, os.WriteFile(acl, []byte(sampleACL(t, string(sample))), 0o600))
-	return &broker{t: t, conf: filepath.Join(dir, "mosquitto.conf"), address: address}
-}
-
-// sampleACL takes the access list out of the comment that holds it.
-func sampleACL(t *testing.T, sample string) string {
-	t.Helper()
-	_, after, ok := strings.Cut(sample, "# rollcall.acl holds:\n")
-	require.True(t, ok)
-	var acl strings.Builder
-	for line := range strings.Lines(after) {
-		rule, ok := strings.CutPrefix(line, "#   ")
-		if !ok {
-			break
-		}
-		acl.WriteString(strings.ReplaceAll(rule, "/example/", "/test/"))
-	}
-	return acl.String()
-}
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
@@ -74,33 +27,6 @@ func freeAddress(t *testing.T) string {
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()
-}
-
-func (b *broker) start() {
-	b.t.Helper()
-	output := &logBuffer{}
-	b.cmd = exec.Command("/usr/sbin/mosquitto", "-c", b.conf)
-	b.cmd.Stdout, b.cmd.Stderr = output, output
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(b.t, b.cmd.Start(), "apt-get install mosquitto")
-	b.t.Cleanup(b.kill)
-	require.Eventually(b.t, func() bool {
-		conn, err := net.Dial("tcp", b.address)
-		if err != nil {
-			return false
-		}
-		return conn.Close() == nil
-	}, patience, 10*time.Millisecond, "mosquitto: %s", output)
-}
-
-// kill ends the broker without a chance to say anything.
-func (b *broker) kill() {
-	if b.cmd == nil {
-		return
-	}
-	_ = b.cmd.Process.Kill()
-	_ = b.cmd.Wait()
-	b.cmd = nil
 }
 
 // terminalRun is a real ledger and a real uplink.
@@ -230,8 +156,8 @@ func TestThroughMosquitto(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
-	mosquitto := newBroker(t, cfg, address)
-	mosquitto.start()
+	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)
+	mosquitto.Start()
 	subscribe(t, c)
 	r := runTerminal(t, b, address)
 
@@ -240,10 +166,10 @@ func TestThroughMosquitto(t *testing.T) {
 	sent := publish(t, c, b, "c-1").Package.Serial
 	r.nextPackage(t, b, sent)
 
-	mosquitto.kill()
+	mosquitto.Kill()
 	r.append(t, 30)
 	large := publishLarge(t, c, b)
-	mosquitto.start()
+	mosquitto.Start()
 	r.append(t, 30)
 	r.receipted(t, 121)
 	r.nextPackage(t, b, large)
@@ -278,7 +204,7 @@ func TestMosquittoKeepsATerminalToItsOwnTopics(t *testing.T) {
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
-	newBroker(t, cfg, address).start()
+	centretest.Mosquitto(t, cfg.Dir, address).Start()
 	subscribe(t, c)
 
 	heard := make(chan string, 64)

@@ -1,8 +1,10 @@
-// Package centretest starts a PostgreSQL server for tests, from Debian's
-// package postgresql: of its own directory, under the package's unprivileged
-// user if the test runs as root, on a Unix socket only, with a password. One
-// server serves the tests of a package, each with a database of its own. The
-// server ends with the test process, however that ends.
+// Package centretest starts the servers that a centre's tests need, as
+// processes that end with the test process, however that ends: Mosquitto as we
+// ship it, a broker for each test that asks ([Mosquitto]), and PostgreSQL from
+// Debian's package postgresql ([Postgres]): of its own directory, under the
+// package's unprivileged user if the test runs as root, on a Unix socket only,
+// with a password. One server of it serves the tests of a package, each with a
+// database of its own.
 package centretest
 
 import (
