@@ -38,9 +38,10 @@ type Config struct {
 	// somebody is looked at, and none after Close. It must not block, nor call
 	// the Checker.
 	Preview func(jpeg []byte) `toml:"-"`
-	// Suspect, if not nil, is told when the camera begins to show a still or a
-	// repeated film. It must not block.
-	Suspect func() `toml:"-"`
+	// Suspect, if not nil, is told true when the camera begins to show a still or
+	// a repeated film, and false when it has shown a live picture for as long
+	// again. It must not block.
+	Suspect func(bool) `toml:"-"`
 	// Now is the clock of a look's time. It must be set.
 	Now func() time.Time `toml:"-"`
 	// Log must be set.
@@ -418,17 +419,26 @@ func wipeFaces(faces []Face) {
 }
 
 // suspects notes whether the camera shows a still or a repeated film, and tells
-// when it begins to.
-func (c *Checker) suspects(now bool) {
+// when that changes. A black picture says nothing of it.
+func (c *Checker) suspects(a Answer) {
+	if a.Code == CodeBlack {
+		return
+	}
+	now := a.Code == CodeSuspect
 	c.mu.Lock()
-	began := now && !c.suspect
+	changed := now != c.suspect
 	c.suspect = now
 	c.mu.Unlock()
-	if began {
+	if !changed {
+		return
+	}
+	if now {
 		c.config.Log.Warn("camera suspect")
-		if c.config.Suspect != nil {
-			c.config.Suspect()
-		}
+	} else {
+		c.config.Log.Info("camera no longer suspect")
+	}
+	if c.config.Suspect != nil {
+		c.config.Suspect(now)
 	}
 }
 

@@ -93,12 +93,24 @@ func TestT6SuspectCameraProvesNothing(t *testing.T) {
 		assert.Equal(t, []attendance.Signal{attendance.SignalCamera}, got.Signals)
 		assert.Equal(t, attendance.FaceNone, got.Face.Level)
 	}
-	h.mu.Lock()
-	assert.Equal(t, 1, h.suspects, "told once")
-	h.mu.Unlock()
+	told := func(want ...bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		assert.Equal(t, want, h.suspects, "each change once")
+	}
+	told(true)
+	h.scene.Code = vision.CodeBlack
+	h.show(h.people[0].checkIn, 1)
+	h.tap(name(0))
+	told(true) // a cover on the lens makes nothing well
 	h.scene.Code = ""
 	h.show(h.people[0].checkIn, 1)
 	assert.Equal(t, attendance.OnTime, h.tap(name(0)).Decision)
+	told(true, false)
+	h.scene.Code = vision.CodeSuspect
+	h.show(h.people[0].checkIn, 1)
+	h.tap(name(1))
+	told(true, false, true)
 }
 
 // TestT7OneFaceWithTwoCardsIsFlagged lets everybody check in, and the first

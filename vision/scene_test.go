@@ -233,7 +233,7 @@ type hall struct {
 	now     time.Time
 
 	mu       sync.Mutex // guards suspects
-	suspects int
+	suspects []bool     // what was told
 }
 
 var lookup = []byte("a lookup key of thirty-two bytes")
@@ -258,10 +258,10 @@ func newHall(t *testing.T, change func(*vision.Config)) *hall {
 	config := vision.Config{
 		Worker: worker, WorkerConfig: "none", Now: func() time.Time { return opened }, Log: slog.New(slog.NewTextHandler(h.log, nil)),
 		Report: func(device.PartState, device.Sentence) {},
-		Suspect: func() {
+		Suspect: func(now bool) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			h.suspects++
+			h.suspects = append(h.suspects, now)
 		},
 	}
 	if change != nil {

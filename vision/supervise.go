@@ -254,7 +254,7 @@ func (c *Checker) take(p *process, a Answer) error {
 			return nil
 		}
 		p.open = true
-		c.suspects(a.Code == CodeSuspect)
+		c.suspects(a)
 		p.expect(frameDeadline)
 		if a.Code == "" {
 			c.works()

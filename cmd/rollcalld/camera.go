@@ -7,6 +7,7 @@ import (
 
 	"rollcall/attendance"
 	"rollcall/device"
+	"rollcall/queue/chain"
 	"rollcall/vision"
 )
 
@@ -54,8 +55,19 @@ func (d *daemon) openCamera() (err error) {
 	cfg.Report = func(state device.PartState, s device.Sentence) { d.health.Set(device.PartCamera, state, s) }
 	cfg.Preview = d.panel.Preview
 	d.cameraFaults = newCameraFaults(d.log)
-	cfg.Suspect = func() { d.cameraFaults.suspect(d.clock.Now()) }
+	cfg.Suspect = d.cameraSuspect
 	cfg.Now, cfg.Log = d.clock.Now, d.log
 	d.faces, err = vision.New(cfg, d.gallery)
 	return err
+}
+
+// cameraSuspect tells the centre, before any record that waits, and records the
+// beginning.
+func (d *daemon) cameraSuspect(now bool) {
+	if !now {
+		d.uplink.Settle(chain.AlertCamera)
+		return
+	}
+	d.uplink.Raise(chain.AlertCamera, "")
+	d.cameraFaults.suspect(d.clock.Now())
 }

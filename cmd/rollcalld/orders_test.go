@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -43,13 +44,17 @@ type town struct {
 	centre *centre.Centre
 }
 
-func newTown(t *testing.T) *town {
+func newTown(t *testing.T) *town { return townIn(t, t.TempDir()) }
+
+// townIn has the centre in a directory, which may be there already.
+func townIn(t *testing.T, dir string) *town {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	dir := t.TempDir()
 	v := &town{T: t, dir: dir, cfg: centre.Config{Tenant: "demo", Dir: filepath.Join(dir, "centre"), Listen: l.Addr().String()}}
-	require.NoError(t, centre.Init(v.cfg, time.Now()))
+	if err := centre.Init(v.cfg, time.Now()); !errors.Is(err, centre.ErrKeysExist) {
+		require.NoError(t, err)
+	}
 	v.open()
 	t.Cleanup(func() { assert.NoError(t, v.centre.Close()) })
 	return v
