@@ -19,6 +19,7 @@ import (
 	"rollcall/queue"
 	"rollcall/queue/chain"
 	uplink "rollcall/queue/mqtt"
+	"rollcall/queue/queuetest"
 )
 
 func freeAddress(t *testing.T) string {
@@ -58,7 +59,7 @@ func runTerminalWith(t *testing.T, b *box, address string, change func(*uplink.C
 	r := &terminalRun{ledger: ledger, packages: make(chan []byte, 16)}
 	config := uplink.Config{
 		Addresses: []string{address}, RetryStart: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
-		Admission: b.admission, Key: b.uplink, LedgerKey: b.ledger, Software: "test", Now: time.Now,
+		Admission: b.admission, Key: b.uplink, SignAlert: queuetest.SignAlert(b.ledger), Software: "test", Now: time.Now,
 		Package:   func(_ context.Context, jws []byte) { r.packages <- bytes.Clone(jws) },
 		Command:   func(context.Context, []byte) {},
 		Up:        func() time.Duration { return time.Since(began) },

@@ -85,10 +85,17 @@ func (k *Keys) check(a chain.Admission) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrAdmission, err)
 	}
-	if err := checkCertificate(trust, a.Terminal, a.Ledger, chain.RoleLedger, k.ledger.Public()); err != nil {
+	if _, err := checkCertificate(trust, a.Terminal, a.Ledger, chain.RoleLedger); err != nil {
 		return fmt.Errorf("%w: ledger certificate: %w", ErrAdmission, err)
 	}
-	if err := checkCertificate(trust, a.Terminal, a.Uplink, chain.RoleUplink, k.uplink.Public()); err != nil {
+	if _, err := k.Ring(a); err != nil {
+		return err
+	}
+	uplink, err := checkCertificate(trust, a.Terminal, a.Uplink, chain.RoleUplink)
+	if err == nil && !k.uplink.PublicKey.Equal(uplink) {
+		err = fmt.Errorf("%w: it is for another key than this terminal's; send the centre a new request", chain.ErrUntrusted)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: uplink certificate: %w", ErrAdmission, err)
 	}
 	if _, err := k.OpenLookupKey(a.Terminal, "", a.LookupKey); err != nil {
@@ -97,16 +104,10 @@ func (k *Keys) check(a chain.Admission) error {
 	return nil
 }
 
-func checkCertificate(trust chain.Trust, terminal chain.TerminalID, text string, role chain.Role, pub crypto.PublicKey) error {
+func checkCertificate(trust chain.Trust, terminal chain.TerminalID, text string, role chain.Role) (crypto.PublicKey, error) {
 	cert, err := chain.ParseCertificate(text)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := trust.Check(cert, terminal, role); err != nil {
-		return err
-	}
-	if !pub.(interface{ Equal(crypto.PublicKey) bool }).Equal(cert.PublicKey) {
-		return fmt.Errorf("%w: it is for another key than this terminal's; send the centre a new request", chain.ErrUntrusted)
-	}
-	return nil
+	return cert.PublicKey, trust.Check(cert, terminal, role)
 }

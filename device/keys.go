@@ -25,7 +25,7 @@ import (
 
 // The files of a key directory. Each key has one use.
 const (
-	ledgerFile   = "ledger.pem"   // Ed25519, signs heads
+	ledgerFile   = "ledger.pem"   // Ed25519, signs heads; with the handovers that lead to it
 	uplinkFile   = "uplink.pem"   // P-256, TLS client: 0.6 ms a handshake, RSA takes 2.0
 	sealingFile  = "sealing.pem"  // X25519, opens lookup keys
 	templateFile = "template.pem" // 32 random bytes, sealed all face templates in the first builds
@@ -44,7 +44,7 @@ var ErrSeal = errors.New("sealed bytes do not open with this terminal's key")
 // read. They may be used from several goroutines at once and print as "***".
 type Keys struct {
 	dir      string
-	ledger   ed25519.PrivateKey
+	ledger   *ledgerKeys
 	uplink   *ecdsa.PrivateKey
 	sealing  *ecdh.PrivateKey
 	template cipher.AEAD // nil but in a terminal of the first builds
@@ -123,7 +123,7 @@ func OpenKeys(dir string) (*Keys, error) {
 	}
 	k := Keys{dir: dir}
 	var err error
-	if k.ledger, err = readKey[ed25519.PrivateKey](dir, ledgerFile); err != nil {
+	if k.ledger, err = openLedgerKeys(dir); err != nil {
 		return nil, err
 	}
 	if k.uplink, err = readKey[*ecdsa.PrivateKey](dir, uplinkFile); err != nil {
@@ -195,9 +195,6 @@ func checkMode(path string, widest fs.FileMode) error {
 	return nil
 }
 
-// Ledger signs heads and nothing else (Ed25519, RFC 8032).
-func (k *Keys) Ledger() crypto.Signer { return k.ledger }
-
 // Uplink is the key of the TLS client certificate (ECDSA, P-256).
 func (k *Keys) Uplink() crypto.Signer { return k.uplink }
 
@@ -240,7 +237,8 @@ func (k *Keys) Request(terminal chain.TerminalID) (chain.Request, error) {
 	if !terminal.Valid() {
 		return chain.Request{}, fmt.Errorf("terminal %q: a terminal's name is 1 to 64 letters, digits and hyphens", terminal)
 	}
-	ledger, err := certificateRequest(k.ledger, terminal, chain.RoleLedger)
+	now := k.ledger.inForce()
+	ledger, err := certificateRequest(now.private, terminal, chain.RoleLedger)
 	if err != nil {
 		return chain.Request{}, err
 	}
@@ -248,7 +246,9 @@ func (k *Keys) Request(terminal chain.TerminalID) (chain.Request, error) {
 	if err != nil {
 		return chain.Request{}, err
 	}
-	return chain.Request{V: 1, Terminal: terminal, Ledger: ledger, Uplink: uplink, Sealing: k.sealing.PublicKey().Bytes()}, nil
+	return chain.Request{
+		V: 1, Terminal: terminal, Ledger: ledger, Handovers: now.handovers, Uplink: uplink, Sealing: k.sealing.PublicKey().Bytes(),
+	}, nil
 }
 
 func certificateRequest(key crypto.Signer, terminal chain.TerminalID, role chain.Role) (string, error) {

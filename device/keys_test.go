@@ -90,10 +90,10 @@ func TestOpenKeysRefuses(t *testing.T) {
 			require.NoError(t, os.Remove(filepath.Join(dir, sealingFile)))
 		}, "no such file"},
 		"another key's file": {func(t *testing.T, dir string) {
-			text, err := os.ReadFile(filepath.Join(dir, uplinkFile))
+			text, err := os.ReadFile(filepath.Join(dir, sealingFile))
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(dir, ledgerFile), text, 0o600))
-		}, "holds no key of type ed25519.PrivateKey"},
+		}, "holds no private key of type Ed25519 or P-256"},
 		"not PEM": {func(t *testing.T, dir string) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, templateFile), []byte("key"), 0o600))
 		}, "is not one PEM block"},

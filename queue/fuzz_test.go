@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,10 +128,12 @@ func FuzzSalvage(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(text)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		v := &evidence{seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
+		ring, err := chain.NewRing("t-7Q2M", ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public())
+		require.NoError(t, err)
+		v := &evidence{ring: ring, seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
 		for line := range bytes.SplitSeq(text, []byte("\n")) {
 			v.take(line)
 		}
-		assert.Empty(t, v.proved(tail{}).lines, "without a key there is no proof")
+		assert.Empty(t, v.proved(tail{}).lines, "without the key there is no proof")
 	})
 }

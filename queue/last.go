@@ -27,21 +27,23 @@ const (
 )
 
 // openRecord is line 1 of the first epoch of a store.
-func openRecord(cfg Config) attendance.Record {
-	body := openBody(cfg)
-	last, err := readLast(cfg.Dir)
+func (l *Ledger) openRecord() attendance.Record {
+	body := l.openBody()
+	last, err := readLast(l.cfg.Dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		body.Reason, body.Last = reasonMissing, last
 	}
 	return attendance.NewRecord(attendance.TypeOpen, body)
 }
 
-func openBody(cfg Config) attendance.OpenBody {
+func (l *Ledger) openBody() attendance.OpenBody {
+	now := l.signs()
 	return attendance.OpenBody{
-		Reason:   reasonNew,
-		Terminal: string(cfg.Terminal),
-		Key:      chain.KeyID(cfg.Key.Public()),
-		Software: cfg.Software,
+		Reason:    reasonNew,
+		Terminal:  string(l.cfg.Terminal),
+		Key:       now.ring.ID(now.ring.Last()),
+		Software:  l.cfg.Software,
+		Handovers: now.ring.Handovers(),
 	}
 }
 

@@ -37,8 +37,12 @@ const DefaultCapacity = 100_000
 // DefaultRetention is the retention of a ledger that names none.
 const DefaultRetention = 180 * 24 * time.Hour
 
-// headSize bounds a head in bytes, for sizing commits.
-const headSize = 1 << 10
+// For sizing commits: bounds of a head, and of the handovers that may go with it,
+// in bytes.
+const (
+	headSize      = 1 << 10
+	handoversSize = 4 << 10
+)
 
 // Config is what a ledger needs.
 type Config struct {
@@ -58,6 +62,8 @@ type Config struct {
 	// Ring leads from the key in the terminal's certificate to Key; nil if it is
 	// that key.
 	Ring *chain.Ring `toml:"-"`
+	// Keys keeps Key and those that follow it; nil if it cannot be changed.
+	Keys Keys `toml:"-"`
 	// ReceiptKey is the centre's, pinned in the admission.
 	ReceiptKey crypto.PublicKey `toml:"-"`
 	// Stamp says when a record is formed.
@@ -115,15 +121,15 @@ type Status struct {
 // Ledger is the open ledger of this terminal.
 type Ledger struct {
 	*Store
-	cfg  Config
-	log  *slog.Logger
-	ring *chain.Ring
+	cfg Config
+	log *slog.Logger
 
-	disk    func(write func() error) error // makes a change of files; tests make it fail
-	waiting chan *request                  // Append waits when it is full
-	over    chan struct{}                  // closed when Run has returned
-	broken  chan struct{}                  // closed when nothing is acknowledged any more
-	writing sync.Mutex                     // held by write: one change of files at a time
+	disk      func(write func() error) error // makes a change of files; tests make it fail
+	waiting   chan *request                  // Append waits when it is full
+	rotations chan chan error                // Rotate waits for the committer
+	over      chan struct{}                  // closed when Run has returned
+	broken    chan struct{}                  // closed when nothing is acknowledged any more
+	writing   sync.Mutex                     // held by write: one change of files at a time
 
 	// Of the last file; held with writing.
 	records int
@@ -134,6 +140,7 @@ type Ledger struct {
 	bad int // damaged files; set by Open
 
 	mu        sync.Mutex // guards the rest
+	signing   signing
 	tail      tail
 	lasts     map[chain.LogID]chain.Seq // of epochs that ended
 	receipts  map[chain.LogID]chain.Receipt
@@ -210,6 +217,8 @@ func (l *Ledger) Run(ctx context.Context) error {
 			if err := l.commit(r); err != nil {
 				return err
 			}
+		case answer := <-l.rotations:
+			answer <- l.rotate()
 		case <-look.C:
 			l.lookAtDisk()
 		case <-l.broken:
@@ -241,7 +250,7 @@ func (l *Ledger) finish() error {
 func (l *Ledger) commit(first *request) error {
 	unsent := l.Status().Unsent
 	l.mu.Lock()
-	g := group{cfg: l.cfg, end: l.tail, receipt: l.receipts[l.tail.log], unsent: unsent}
+	g := group{cfg: l.cfg, key: l.signing.key, end: l.tail, receipt: l.receipts[l.tail.log], unsent: unsent}
 	l.mu.Unlock()
 
 	var taken []*request
@@ -378,6 +387,7 @@ func refuse(taken []*request, err error) {
 // group is the records of one commit.
 type group struct {
 	cfg     Config
+	key     crypto.Signer
 	end     tail // after the last line
 	receipt chain.Receipt
 	unsent  int  // records that wait already
@@ -427,12 +437,12 @@ func (g *group) add(record attendance.Record) error {
 
 // whole reports that one more record might not fit into one uplink message.
 func (g *group) whole() bool {
-	return len(g.lines) == chain.MaxBatchRecords || g.size+chain.MaxLine+headSize > chain.MaxBatchBytes
+	return len(g.lines) == chain.MaxBatchRecords || g.size+chain.MaxLine+headSize+handoversSize > chain.MaxBatchBytes
 }
 
 // sign makes the head that covers the last line.
 func (g *group) sign() error {
-	head, err := chain.Sign(g.cfg.Key, chain.PurposeHead, chain.Head{Log: g.end.log, Seq: g.end.seq, Hash: g.end.hash, Wall: g.wall})
+	head, err := chain.Sign(g.key, chain.PurposeHead, chain.Head{Log: g.end.log, Seq: g.end.seq, Hash: g.end.hash, Wall: g.wall})
 	g.head = []byte(head)
 	return err
 }
@@ -459,20 +469,31 @@ func (g *group) stored(i int) attendance.Stored {
 // under one commit are exceeded, those of chain.MaxBatchRecords and
 // chain.MaxBatchBytes never. Where the records after it are lost, it gives in
 // turn the batch with the gap record that names them, and what stands behind.
+// Handovers go with a head by a key that no record before it tells of.
 func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byte, last chain.Seq, err error) {
 	log, _, _ := l.Marks()
 	from := after
-	if gap, first := l.announce(log, after); first {
+	gap, first := l.announce(log, after)
+	if first {
 		log, from = gap.Log, gap.Seq-1
+	}
+	ring := l.signs().ring
+	if ring.Last() > 0 {
+		maxBytes -= handoversSize
 	}
 	r, err := l.run(log, from, maxRecords, maxBytes)
 	if err != nil || len(r.lines) == 0 {
 		return nil, after, err
 	}
-	if _, _, err := l.ring.OpenHead(r.head); err != nil {
-		e := l.now()
-		first, _ := e.find(log).file(r.last)
-		return nil, after, l.damaged(l.path(e.find(log), first), fmt.Errorf("%w: the head of record %d: %w", ErrDamaged, r.last, err))
+	now := l.now()
+	e := now.find(log)
+	_, by, err := ring.OpenHead(r.head)
+	if err != nil {
+		holds, _ := e.file(r.last)
+		return nil, after, l.damaged(l.path(e, holds), fmt.Errorf("%w: the head of record %d: %w", ErrDamaged, r.last, err))
+	}
+	if by > 0 && (first || !e.explains(ring.ID(by), r.last)) {
+		return chain.FormBatch(r.lines, r.head, ring.Handovers()[:by]...), r.last, nil
 	}
 	return chain.FormBatch(r.lines, r.head), r.last, nil
 }

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -62,6 +63,11 @@ func receive(t testing.TB, l *queue.Ledger, seq chain.Seq) {
 // certificate is the test terminal's, by an authority of its own.
 func certificate(t testing.TB) (*x509.Certificate, *chain.Trust) {
 	t.Helper()
+	return certificateOf(t, queuetest.TerminalKey.Public())
+}
+
+func certificateOf(t testing.TB, key crypto.PublicKey) (*x509.Certificate, *chain.Trust) {
+	t.Helper()
 	make := func(template, parent *x509.Certificate, pub any) *x509.Certificate {
 		template.SerialNumber = big.NewInt(1)
 		template.NotBefore, template.NotAfter = time.Unix(0, 0), time.Unix(1<<33, 0)
@@ -74,7 +80,7 @@ func certificate(t testing.TB) (*x509.Certificate, *chain.Trust) {
 	root := &x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	ca := make(root, root, queuetest.StrangerKey.Public())
 	leaf := &x509.Certificate{Subject: pkix.Name{CommonName: string(queuetest.Terminal), OrganizationalUnit: []string{string(chain.RoleLedger)}}}
-	cert := make(leaf, ca, queuetest.TerminalKey.Public())
+	cert := make(leaf, ca, key)
 	return cert, &chain.Trust{CA: ca, Receipt: queuetest.CentreKey.Public()}
 }
 

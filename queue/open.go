@@ -41,15 +41,16 @@ func Open(cfg Config, log *slog.Logger) (*Ledger, error) {
 	}
 	for tries := 0; ; tries++ {
 		l := &Ledger{
-			Store:   store,
-			cfg:     cfg,
-			log:     log,
-			ring:    cfg.Ring,
-			disk:    func(write func() error) error { return write() },
-			waiting: make(chan *request, chain.MaxBatchRecords),
-			over:    make(chan struct{}),
-			broken:  make(chan struct{}),
-			changed: make(chan struct{}),
+			Store:     store,
+			cfg:       cfg,
+			log:       log,
+			signing:   signing{cfg.Key, cfg.Ring},
+			rotations: make(chan chan error),
+			disk:      func(write func() error) error { return write() },
+			waiting:   make(chan *request, chain.MaxBatchRecords),
+			over:      make(chan struct{}),
+			broken:    make(chan struct{}),
+			changed:   make(chan struct{}),
 		}
 		store.notice = l.suspect
 		err := l.open()
@@ -203,7 +204,7 @@ func (l *Ledger) make() error {
 	}
 	root := l.root
 	l.root += newSuffix
-	err := l.newEpoch(openRecord(l.cfg))
+	err := l.newEpoch(l.openRecord())
 	fresh := l.root
 	l.root = root
 	if err != nil {
@@ -237,6 +238,9 @@ func (l *Ledger) newEpoch(records ...attendance.Record) error {
 	var name [6]byte
 	_, _ = rand.Read(name[:]) // crypto/rand ends the program rather than fail
 	e := epoch{Log: chain.NewLogID(l.cfg.Terminal, hex.EncodeToString(name[:])), files: []chain.Seq{1}}
+	if ring := l.signs().ring; ring.Last() > 0 {
+		e.Keys = []keyed{{1, ring.ID(ring.Last())}}
+	}
 	groups, err := l.group(e.Log, records)
 	if err != nil {
 		return err
@@ -277,7 +281,7 @@ func (l *Ledger) newEpoch(records ...attendance.Record) error {
 func (l *Ledger) group(log chain.LogID, records []attendance.Record) (groups []*group, err error) {
 	end := tail{log: log}
 	for len(records) > 0 {
-		g := &group{cfg: l.cfg, end: end, force: true}
+		g := &group{cfg: l.cfg, key: l.signs().key, end: end, force: true}
 		for len(records) > 0 && !g.whole() {
 			if err := g.add(records[0]); err != nil {
 				return nil, err
@@ -340,6 +344,9 @@ func (l *Ledger) openCurrent() error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	l.active = &file{path: path, db: db}
+	if err := l.settle(&attendance.LastKnown{Log: string(c.log), Seq: uint64(c.seq)}); err != nil {
+		return err
+	}
 	older, err := l.compareLast()
 	if err != nil {
 		return err
@@ -352,7 +359,7 @@ func (l *Ledger) openCurrent() error {
 
 // ownHead checks that the last line carries this terminal's signature.
 func (l *Ledger) ownHead(c content) error {
-	head, _, err := l.ring.OpenHead(c.head)
+	head, _, err := l.signs().ring.OpenHead(c.head)
 	if err == nil && head.Log == c.log && head.Seq == c.seq && head.Hash == c.hash {
 		return nil
 	}
@@ -382,10 +389,13 @@ func (l *Ledger) begin(reason string) error {
 	if err != nil {
 		return err
 	}
+	if err := l.settle(last); err != nil {
+		return err
+	}
 	if note, err := readLast(l.dir); err == nil && (last == nil || reason == reasonOlder || note.Log == last.Log && note.Seq > last.Seq) {
 		last = note
 	}
-	body := openBody(l.cfg)
+	body := l.openBody()
 	body.Reason, body.Last = reason, last
 	records := append([]attendance.Record{attendance.NewRecord(attendance.TypeOpen, body)}, l.standing()...)
 	if err := l.newEpoch(records...); err != nil {
@@ -480,11 +490,11 @@ func (l *Ledger) mend(i int, first chain.Seq, last bool) (whole bool, err error)
 			return false, err
 		}
 	}
-	kept, err := salvage(path, e.Log, l.ring, l.cfg.ReceiptKey, next)
+	kept, err := salvage(path, e.Log, l.signs().ring, l.cfg.ReceiptKey, next)
 	if err != nil {
 		return false, fmt.Errorf("reading the damaged file %s: %w", path, err)
 	}
-	if err := kept.sign(l.cfg.Key); err != nil {
+	if err := kept.sign(l.signs().key); err != nil {
 		return false, err
 	}
 	upTo := kept.upTo
@@ -562,7 +572,7 @@ func (l *Ledger) tellGaps() error {
 
 // appendNow stores a record before Run.
 func (l *Ledger) appendNow(record attendance.Record) error {
-	g := group{cfg: l.cfg, end: l.tail, force: true}
+	g := group{cfg: l.cfg, key: l.signs().key, end: l.tail, force: true}
 	if err := errors.Join(g.add(record), g.sign()); err != nil {
 		return err
 	}
@@ -604,11 +614,11 @@ func (l *Ledger) takeOver() error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("taking over %s: %w", old, ErrInUse)
 	}
-	kept, err := salvage(old, "", l.ring, l.cfg.ReceiptKey, tail{})
+	kept, err := salvage(old, "", l.signs().ring, l.cfg.ReceiptKey, tail{})
 	if err != nil {
 		return fmt.Errorf("taking over %s: %w", old, err)
 	}
-	if err := kept.sign(l.cfg.Key); err != nil {
+	if err := kept.sign(l.signs().key); err != nil {
 		return err
 	}
 	e := epoch{Log: kept.log, Receipt: kept.receipt}

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -125,7 +126,7 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 		return true, fmt.Errorf("the file from record %d was to be let go, and the centre has only %d", first, r.Seq)
 	}
 	cut := &Cut{Through: c.seq, Hash: c.hash, Head: string(c.head), Receipt: e.Receipt}
-	if err := cut.sign(l.cfg, log); err != nil {
+	if err := cut.sign(l.cfg, l.signs().key, log); err != nil {
 		return true, err
 	}
 	err = l.write("storing a cut", func() error {
@@ -145,8 +146,8 @@ func (l *Ledger) letGoFirst(log chain.LogID) (done bool, err error) {
 }
 
 // sign makes the terminal's word for a cut.
-func (c *Cut) sign(cfg Config, log chain.LogID) (err error) {
-	c.Signed, err = chain.Sign(cfg.Key, chain.PurposeCut, chain.Head{Log: log, Seq: c.Through, Hash: c.Hash, Wall: cfg.Stamp().Wall})
+func (c *Cut) sign(cfg Config, key crypto.Signer, log chain.LogID) (err error) {
+	c.Signed, err = chain.Sign(key, chain.PurposeCut, chain.Head{Log: log, Seq: c.Through, Hash: c.Hash, Wall: cfg.Stamp().Wall})
 	return err
 }
 
@@ -160,7 +161,7 @@ func (l *Ledger) signCuts() error {
 		}
 		c := *e.Cut
 		e.Cut = &c
-		if err := errors.Join(c.sign(l.cfg, e.Log), l.save(s)); err != nil {
+		if err := errors.Join(c.sign(l.cfg, l.signs().key, e.Log), l.save(s)); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,7 @@ type epoch struct {
 	Cut     *Cut        `json:"cut,omitempty"`
 	Gaps    []Gap       `json:"gaps,omitempty"`
 	Ended   string      `json:"ended,omitempty"` // why nothing is added to it any more
+	Keys    []keyed     `json:"keys,omitempty"`  // where its records say which key signs, if that is not the certificate's
 	Again   *chain.Seq  `json:"again,omitempty"` // records after this one go up again; see Rewind
 
 	files []chain.Seq // the first record of each file, in order
@@ -78,6 +79,7 @@ func (s state) clone() state {
 	for i := range s.Epochs {
 		e := &s.Epochs[i]
 		e.Covered, e.Gaps, e.files = slices.Clone(e.Covered), slices.Clone(e.Gaps), slices.Clone(e.files)
+		e.Keys = slices.Clone(e.Keys)
 	}
 	return s
 }

@@ -282,13 +282,19 @@ func (s *Store) eachOf(log chain.LogID, after chain.Seq, f func(chain.Entry) err
 }
 
 // Export writes the whole ledger as text that a chain.Verifier accepts: the
-// certificate of the ledger key, then for each epoch record lines with a head
+// certificate of the ledger key, the handovers given, which lead from it to the
+// key in force, then for each epoch record lines with a head
 // after every few, and the last receipt; where records were let go, the cut
 // stands first. It may run beside appends; it then
 // ends with a line that was the last at some moment of the export.
-func (s *Store) Export(w io.Writer, cert *x509.Certificate) error {
+func (s *Store) Export(w io.Writer, cert *x509.Certificate, handovers ...string) error {
 	if err := put(w, chain.CertificateLine(cert)); err != nil {
 		return err
+	}
+	for _, jws := range handovers {
+		if err := put(w, []byte(jws)); err != nil {
+			return err
+		}
 	}
 	epochs := s.now().Epochs // with receipts from before the lines, so that none names one that is missing
 	for i := range epochs {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,10 @@ type vectors struct {
 	Certificate  string         `json:"certificate"`
 	ReceiptKey   string         `json:"receipt_key"`
 	Records      []recordVector `json:"records"`
-	Head         string         `json:"head"`
+	NextSeed     string         `json:"next_seed"` // the key that the last record but one hands over to
+	Handover     string         `json:"handover"`
+	KeyHead      string         `json:"key_head"` // of the key record, by the terminal's first key
+	Head         string         `json:"head"`     // of the last record, by the next
 	Receipt      string         `json:"receipt"`
 	Verdict      string         `json:"verdict"`
 	Lookup       lookupVector   `json:"lookup"`
@@ -67,10 +71,13 @@ type lookupVector struct {
 
 func seed(n byte) []byte { return bytes.Repeat([]byte{n}, ed25519.SeedSize) }
 
+// nextSeed is that of the key which the example hands over to.
+const nextSeed = 5
+
 // exampleRecords are one of each type, in an order that could be.
 func exampleRecords(t *testing.T, terminal ed25519.PrivateKey) []attendance.Record {
 	liveness, present := 0.81, 1
-	next := ed25519.NewKeyFromSeed(seed(5))
+	next := ed25519.NewKeyFromSeed(seed(nextSeed))
 	handover, err := chain.SignHandover(terminal, "t-7Q2M", next.Public())
 	require.NoError(t, err)
 	card := attendance.CardEvidence{Kind: attendance.KindSSC, Level: attendance.LevelFile, Reader: "Reader 1"}
@@ -159,6 +166,9 @@ func exampleRecords(t *testing.T, terminal ed25519.PrivateKey) []attendance.Reco
 		attendance.NewRecord(attendance.TypeKey, attendance.KeyBody{
 			Old: chain.KeyID(terminal.Public()), New: chain.KeyID(next.Public()), Handover: handover,
 		}),
+		attendance.NewRecord(attendance.TypeAdmin, attendance.AdminBody{
+			Serial: 8, Kind: attendance.CommandRotateKey, SHA256: strings.Repeat("c8", 32), Result: attendance.CommandDone,
+		}),
 	}
 }
 
@@ -171,6 +181,7 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 		Note:         "test keys: nothing signed with them is worth anything; written by `go test ./queue -run Vectors -update`",
 		TerminalSeed: hex.EncodeToString(seed(1)),
 		CentreSeed:   hex.EncodeToString(seed(2)),
+		NextSeed:     hex.EncodeToString(seed(nextSeed)),
 	}
 	cert := exampleCertificates(t, &v, terminal, centre)
 
@@ -201,11 +212,17 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 		lines, hashes = append(lines, line), append(hashes, h)
 		v.Records = append(v.Records, recordVector{string(line), hex.EncodeToString(h[:]), h.String(), h.Short()})
 	}
-	last := len(lines)
+	head := func(key ed25519.PrivateKey, seq int) string {
+		jws, err := chain.Sign(key, chain.PurposeHead, chain.Head{
+			Log: log, Seq: chain.Seq(seq), Hash: hashes[seq-1], Wall: chain.NewWall(began.Add(time.Duration(seq-1) * step)),
+		})
+		require.NoError(t, err)
+		return jws
+	}
+	last, next := len(lines), ed25519.NewKeyFromSeed(seed(nextSeed))
+	v.KeyHead, v.Head = head(terminal, last-1), head(next, last)
 	var err error
-	v.Head, err = chain.Sign(terminal, chain.PurposeHead, chain.Head{
-		Log: log, Seq: chain.Seq(last), Hash: hashes[last-1], Wall: chain.NewWall(began.Add(time.Duration(last-1) * step)),
-	})
+	v.Handover, err = chain.SignHandover(terminal, "t-7Q2M", next.Public())
 	require.NoError(t, err)
 	v.Receipt, err = chain.Sign(centre, chain.PurposeReceipt, chain.Receipt{
 		Log: log, Seq: 4, Hash: hashes[3], At: chain.NewWall(began.Add(4 * step)),
@@ -214,8 +231,8 @@ func makeVectors(t *testing.T, before vectors) (vectors, []byte) {
 	v.Verdict = fmt.Sprintf("verified 1-%[1]d; sealed to 4 at 2026-11-21T09:10:03.120+08:00 (centre); own word 5-%[1]d", len(lines))
 	v.Lookup = exampleLookup(t, before.Lookup.Sealed)
 
-	export := append([][]byte{chain.CertificateLine(cert)}, lines...)
-	export = append(export, []byte(v.Head), []byte(v.Receipt), nil)
+	export := slices.Concat([][]byte{chain.CertificateLine(cert), []byte(v.Handover)}, lines[:last-1],
+		[][]byte{[]byte(v.KeyHead), lines[last-1], []byte(v.Head), []byte(v.Receipt), nil})
 	return v, bytes.Join(export, []byte("\n"))
 }
 
@@ -307,7 +324,9 @@ func quote(t *testing.T, v vectors) {
 	for i, r := range v.Records {
 		fmt.Fprintf(&b, "Line %d, SHA-256 `%s`, hash `%s`, code `%s`:\n\n    %s\n\n", i+1, r.SHA256, r.Hash, r.Code, r.Line)
 	}
-	fmt.Fprintf(&b, "Head of the last line:\n\n    %s\n\nReceipt of line 4:\n\n    %s\n\nVerify says: `%s`.\n\n", v.Head, v.Receipt, v.Verdict)
+	fmt.Fprintf(&b, "Head of line %d, the key record, by the first key:\n\n    %s\n\n", len(v.Records)-1, v.KeyHead)
+	fmt.Fprintf(&b, "Handover, as it stands behind the certificate in an export:\n\n    %s\n\n", v.Handover)
+	fmt.Fprintf(&b, "Head of the last line, by the next key:\n\n    %s\n\nReceipt of line 4:\n\n    %s\n\nVerify says: `%s`.\n\n", v.Head, v.Receipt, v.Verdict)
 	require.NoError(t, os.WriteFile(path, []byte(before+b.String()+end+after), 0o644))
 }
 
@@ -322,7 +341,7 @@ func TestDocumentIsComplete(t *testing.T) {
 	var v vectors
 	require.NoError(t, json.Unmarshal(data, &v))
 
-	quoted := []string{v.TerminalSeed, v.CentreSeed, v.Head, v.Receipt, v.Verdict, v.Lookup.Secret, v.Lookup.Key, v.Lookup.Value, v.Lookup.Hash}
+	quoted := []string{v.TerminalSeed, v.CentreSeed, v.NextSeed, v.Handover, v.KeyHead, v.Head, v.Receipt, v.Verdict, v.Lookup.Secret, v.Lookup.Key, v.Lookup.Value, v.Lookup.Hash}
 	for _, r := range v.Records {
 		quoted = append(quoted, r.Line, r.SHA256, r.Hash, r.Code)
 	}

@@ -32,6 +32,7 @@ import (
 	"rollcall/queue"
 	"rollcall/queue/chain"
 	uplink "rollcall/queue/mqtt"
+	"rollcall/queue/queuetest"
 )
 
 const patience = 30 * time.Second
@@ -221,7 +222,7 @@ func (s *site) send(keys *device.Keys, admission chain.Admission, ledger *queue.
 	s.t.Helper()
 	link, err := uplink.New(uplink.Config{
 		Addresses: addresses, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
-		Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(), Software: "test", Now: time.Now,
+		Admission: admission, Key: keys.Uplink(), SignAlert: queuetest.SignAlert(keys.Ledger()), Software: "test", Now: time.Now,
 		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
 		Up: func() time.Duration { return time.Hour }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
 	}, ledger, slog.New(slog.DiscardHandler))

@@ -328,6 +328,10 @@ func export(ctx context.Context, state string, w io.Writer) error {
 	if !errors.Is(err, control.ErrNotRunning) {
 		return err
 	}
+	keys, err := device.OpenKeys(filepath.Join(state, "keys"))
+	if err != nil {
+		return err
+	}
 	admission, err := device.LoadAdmission(filepath.Join(state, "keys"))
 	if err != nil {
 		return err
@@ -344,5 +348,5 @@ func export(ctx context.Context, state string, w io.Writer) error {
 		return err
 	}
 	defer store.Close()
-	return store.Export(w, cert)
+	return store.Export(w, cert, keys.Handovers()...)
 }

@@ -82,8 +82,12 @@ func ledgerConfig(state string) (queue.Config, error) {
 	if err != nil {
 		return queue.Config{}, err
 	}
+	ring, err := keys.Ring(admission)
+	if err != nil {
+		return queue.Config{}, err
+	}
 	return queue.Config{
-		Dir: state, Terminal: admission.Terminal, Key: keys.Ledger(), ReceiptKey: trust.Receipt,
+		Dir: state, Terminal: admission.Terminal, Key: keys.Ledger(), Ring: ring, Keys: keys, ReceiptKey: trust.Receipt,
 		Stamp: clock.Stamp, Software: "rollcall ledger salvage",
 	}, nil
 }

@@ -275,5 +275,5 @@ func (d *daemon) Export(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return d.ledger.Export(w, cert)
+	return d.ledger.Export(w, cert, d.keys.Handovers()...)
 }

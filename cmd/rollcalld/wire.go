@@ -99,7 +99,10 @@ func (d *daemon) touched() {
 func (d *daemon) openLedger(trust chain.Trust) (err error) {
 	cfg := d.cfg.Ledger
 	cfg.Dir = d.cfg.State
-	cfg.Terminal, cfg.Key, cfg.ReceiptKey = d.admission.Terminal, d.keys.Ledger(), trust.Receipt
+	if cfg.Ring, err = d.keys.Ring(d.admission); err != nil {
+		return err
+	}
+	cfg.Terminal, cfg.Key, cfg.Keys, cfg.ReceiptKey = d.admission.Terminal, d.keys.Ledger(), d.keys, trust.Receipt
 	cfg.Stamp, cfg.Software = d.clock.Stamp, software
 	d.ledger, err = queue.Open(cfg, d.log)
 	return err
@@ -191,7 +194,7 @@ const justStarted = 5 * time.Minute
 
 func (d *daemon) openUplink() (err error) {
 	cfg := d.cfg.Uplink
-	cfg.Admission, cfg.Key, cfg.LedgerKey = d.admission, d.keys.Uplink(), d.keys.Ledger()
+	cfg.Admission, cfg.Key, cfg.SignAlert = d.admission, d.keys.Uplink(), d.ledger.SignAlert
 	cfg.Software, cfg.Now = software, d.validAt
 	cfg.Package, cfg.Command, cfg.Report = d.takePackage, d.commands.take, d.uplinkReport
 	cfg.Up, cfg.Receipted = d.clock.Up, d.clock.Witness

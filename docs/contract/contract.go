@@ -66,7 +66,7 @@ func Load() (*Contract, error) {
 }
 
 // signed maps the topics under rollcall/v1/{tenant}/{terminal}/ whose payload is
-// one JWS to the schema of its payload, which is the end of its "typ" as well.
+// one JWS (an alert's behind the handovers that lead to its key) to the schema of its payload, which is the end of its "typ" as well.
 var signed = map[string]string{"up/alert": "alert", "down/receipt": "receipt", "down/command": "command", "down/package": "package"}
 
 // Check judges a message by its full topic. An empty payload is a retained
@@ -85,6 +85,8 @@ func (c *Contract) Check(topic string, payload []byte) error {
 	switch {
 	case isSigned && len(payload) == 0 && strings.HasPrefix(rest, "down/") && name != "receipt":
 		return nil
+	case name == "alert":
+		return c.handed(name, bytes.Split(payload, []byte("\n")))
 	case isSigned:
 		return c.jws(name, payload)
 	case rest == "up/state":
@@ -97,15 +99,30 @@ func (c *Contract) Check(topic string, payload []byte) error {
 
 func (c *Contract) batch(payload []byte) error {
 	lines := bytes.Split(payload, []byte("\n"))
-	if len(lines) < 2 || len(lines) > 129 || len(payload) > 65_536 {
+	if len(lines) < 2 || len(lines) > 160 || len(payload) > 65_536 {
 		return fmt.Errorf("%w: a batch of %d lines and %d bytes", ErrMessage, len(lines), len(payload))
 	}
-	for _, line := range lines[:len(lines)-1] {
+	records := 1 // the head is none
+	for records < len(lines)-1 && bytes.HasPrefix(lines[records], []byte("{")) {
+		records++
+	}
+	for _, line := range lines[:records] {
 		if err := c.JSON("record", line); err != nil {
 			return err
 		}
 	}
-	return c.jws("head", lines[len(lines)-1])
+	return c.handed("head", lines[records:])
+}
+
+// handed judges handovers and what is signed by the key that they lead to.
+func (c *Contract) handed(name string, parts [][]byte) error {
+	last := len(parts) - 1
+	for _, jws := range parts[:last] {
+		if err := c.jws("key", jws); err != nil {
+			return err
+		}
+	}
+	return c.jws(name, parts[last])
 }
 
 func (c *Contract) jws(name string, text []byte) error {

@@ -74,8 +74,9 @@ type vectors struct {
 	Records []struct {
 		Line string `json:"line"`
 	} `json:"records"`
-	Head    string `json:"head"`
-	Receipt string `json:"receipt"`
+	Head     string `json:"head"`
+	Handover string `json:"handover"`
+	Receipt  string `json:"receipt"`
 }
 
 func readVectors(t testing.TB) (v vectors) {
@@ -119,9 +120,12 @@ func golden(t testing.TB) map[string][]byte {
 	out["up-alert.jws"] = sign(terminal, chain.PurposeAlert, chain.Alert{
 		V: 1, Log: gap.Log, Seq: 21, Kind: chain.AlertGap, Code: "damaged", Count: 1, Since: chain.NewWall(at), At: chain.NewWall(at),
 	})
-	handover, err := chain.SignHandover(terminal, "t-7Q2M", centre.Public())
-	require.NoError(t, err)
-	out["key.jws"] = []byte(handover)
+	out["key.jws"] = []byte(v.Handover)
+	out["up-records-handover.txt"] = []byte(strings.Join([]string{lines[len(lines)-1], v.Handover, v.Head}, "\n"))
+	next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{5}, 32))
+	out["up-alert-handover.txt"] = append([]byte(v.Handover+"\n"), sign(next, chain.PurposeAlert, chain.Alert{
+		V: 1, Log: gap.Log, Seq: 21, Kind: chain.AlertLedger, Code: "warn", Count: 1, Since: chain.NewWall(at), At: chain.NewWall(at),
+	})...)
 	out["code.jws"] = sign(centre, chain.PurposeCode, attendance.ClassCode{
 		V: 1, Terminal: "t-7Q2M", Trainee: "tr-0007", Class: "c-2026-031", Session: "s-1", Issued: at.Unix(), Expires: at.Unix() + 300, Nonce: "AAECAwQFBgcI",
 	})

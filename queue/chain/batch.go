@@ -23,10 +23,20 @@ type Batch struct {
 	Head      []byte
 }
 
-// FormBatch joins lines, handovers and the head that covers the last line.
+// FormBatch joins lines, handovers and the head that covers the last line. Of
+// more handovers than fit the last are taken.
 func FormBatch(lines [][]byte, head []byte, handovers ...string) []byte {
 	parts := slices.Clone(lines)
-	for _, jws := range handovers {
+	room := MaxBatchBytes - len(head)
+	for _, line := range lines {
+		room -= len(line) + 1
+	}
+	first := len(handovers)
+	for first > 0 && len(handovers[first-1])+1 <= room {
+		first--
+		room -= len(handovers[first]) + 1
+	}
+	for _, jws := range handovers[first:] {
 		parts = append(parts, []byte(jws))
 	}
 	return bytes.Join(append(parts, head), []byte("\n"))

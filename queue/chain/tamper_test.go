@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	tamperRounds = flag.Int("tamper.rounds", 440, "manipulations in TestT9Tamper")
+	tamperRounds = flag.Int("tamper.rounds", 360, "manipulations in TestT9Tamper")
 	tamperSeed   = flag.Uint64("tamper.seed", 1, "seed of TestT9Tamper")
 	tamperOne    = flag.Int("tamper.one", -1, "the one manipulation to play again")
 )

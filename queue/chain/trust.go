@@ -30,8 +30,10 @@ type Request struct {
 	V        int        `json:"v"`
 	Terminal TerminalID `json:"terminal"`
 	Ledger   string     `json:"ledger"` // PEM, certificate signing request of the ledger key
-	Uplink   string     `json:"uplink"` // PEM, certificate signing request of the TLS key
-	Sealing  []byte     `json:"sealing"`
+	// Handovers lead to the ledger key from the certificate's, where it was changed.
+	Handovers []string `json:"handovers,omitempty"`
+	Uplink    string   `json:"uplink"` // PEM, certificate signing request of the TLS key
+	Sealing   []byte   `json:"sealing"`
 }
 
 // Admission is the centre's answer. It holds nothing secret (the lookup key

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -32,10 +33,13 @@ type vectors struct {
 		Hash   string `json:"hash"`
 		Code   string `json:"code"`
 	} `json:"records"`
-	Head    string `json:"head"`
-	Receipt string `json:"receipt"`
-	Verdict string `json:"verdict"`
-	Lookup  struct {
+	NextSeed string `json:"next_seed"`
+	Handover string `json:"handover"`
+	KeyHead  string `json:"key_head"`
+	Head     string `json:"head"`
+	Receipt  string `json:"receipt"`
+	Verdict  string `json:"verdict"`
+	Lookup   struct {
 		Secret   string           `json:"centre_secret"`
 		Terminal chain.TerminalID `json:"terminal"`
 		Class    string           `json:"class"`
@@ -85,7 +89,8 @@ func TestVectorSignatures(t *testing.T) {
 		purpose         chain.Purpose
 		seq             int
 	}{
-		{"head", v.Head, v.TerminalSeed, chain.PurposeHead, len(v.Records)},
+		{"head of the key record", v.KeyHead, v.TerminalSeed, chain.PurposeHead, len(v.Records) - 1},
+		{"head", v.Head, v.NextSeed, chain.PurposeHead, len(v.Records)},
 		{"receipt", v.Receipt, v.CentreSeed, chain.PurposeReceipt, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -106,6 +111,23 @@ func TestVectorSignatures(t *testing.T) {
 			assert.Equal(t, v.Records[tc.seq-1].Hash, payload.Hash)
 		})
 	}
+}
+
+func TestVectorHandover(t *testing.T) {
+	v := readVectors(t)
+	parsed, err := jose.ParseSignedCompact(v.Handover, stock)
+	require.NoError(t, err)
+	payload, err := parsed.Verify(ed25519.NewKeyFromSeed(unhex(t, v.TerminalSeed)).Public())
+	require.NoError(t, err)
+	var h struct {
+		Terminal string `json:"terminal"`
+		Key      []byte `json:"key"`
+	}
+	require.NoError(t, json.Unmarshal(payload, &h))
+	assert.Equal(t, "t-7Q2M", h.Terminal)
+	next, err := x509.ParsePKIXPublicKey(h.Key)
+	require.NoError(t, err)
+	assert.Equal(t, ed25519.NewKeyFromSeed(unhex(t, v.NextSeed)).Public(), next)
 }
 
 func TestVectorExport(t *testing.T) {

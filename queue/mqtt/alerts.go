@@ -106,11 +106,11 @@ func (c *connection) alertsFirst(ctx context.Context) error {
 			return nil
 		}
 		a.At = chain.NewWall(c.cfg.Now())
-		jws, err := chain.Sign(c.cfg.LedgerKey, chain.PurposeAlert, a)
+		text, err := c.cfg.SignAlert(a)
 		if err != nil {
 			return fmt.Errorf("%w: signing an alert: %w", errLedger, err)
 		}
-		if err := c.await(ctx, c.client.Publish(c.prefix+topicAlert, atLeastOnce, false, jws)); err != nil {
+		if err := c.await(ctx, c.client.Publish(c.prefix+topicAlert, atLeastOnce, false, text)); err != nil {
 			return err
 		}
 		c.told[a.Kind] = sent{a, time.Now()}

@@ -337,7 +337,7 @@ func newHostileSite(t testing.TB, h *hostile, keys *device.Keys, admission chain
 	s.ledger, err = queue.Open(cfg, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	s.cfg = mqtt.Config{
-		Addresses: []string{"centre.test:8883"}, Admission: admission, Key: keys.Uplink(), LedgerKey: keys.Ledger(),
+		Addresses: []string{"centre.test:8883"}, Admission: admission, Key: keys.Uplink(), SignAlert: queuetest.SignAlert(keys.Ledger()),
 		Software: "rollcall test", Now: time.Now,
 		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {},
 		Up: func() time.Duration { return time.Since(h.began) }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},

@@ -51,8 +51,9 @@ type Config struct {
 	Admission chain.Admission `toml:"-"`
 	// Key is the key of the admission's uplink certificate.
 	Key crypto.Signer `toml:"-"`
-	// LedgerKey signs alerts.
-	LedgerKey crypto.Signer `toml:"-"`
+	// SignAlert signs an alert with the ledger key in force, and gives what is sent
+	// (chain.FormAlert).
+	SignAlert func(chain.Alert) ([]byte, error) `toml:"-"`
 	// Certificate reads the uplink certificate in PEM as it is on disk now: it is
 	// asked before each connection and every hour. nil keeps the admission's.
 	Certificate func() (string, error) `toml:"-"`
@@ -120,8 +121,8 @@ func (c *Config) check() error {
 	if !chain.ValidTenant(c.Admission.Tenant) || !c.Admission.Terminal.Valid() {
 		return fmt.Errorf("uplink: the admission's tenant %q or terminal %q cannot stand in a topic", c.Admission.Tenant, c.Admission.Terminal)
 	}
-	if c.Key == nil || c.LedgerKey == nil || c.Now == nil || c.Package == nil || c.Command == nil || c.Up == nil || c.Receipted == nil || c.Report == nil {
-		return errors.New("uplink: key, ledger key, now, package, command, up, receipted and report must be given")
+	if c.Key == nil || c.SignAlert == nil || c.Now == nil || c.Package == nil || c.Command == nil || c.Up == nil || c.Receipted == nil || c.Report == nil {
+		return errors.New("uplink: key, sign alert, now, package, command, up, receipted and report must be given")
 	}
 	return nil
 }

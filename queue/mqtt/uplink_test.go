@@ -48,7 +48,7 @@ func newSite(t testing.TB, a authority, change func(*mqtt.Config)) *site {
 		Addresses: []string{"centre.test:8883"},
 		Admission: admission,
 		Key:       key,
-		LedgerKey: queuetest.TerminalKey,
+		SignAlert: queuetest.SignAlert(queuetest.TerminalKey),
 		Software:  "rollcall test",
 		Now:       time.Now,
 		Package: func(_ context.Context, jws []byte) {

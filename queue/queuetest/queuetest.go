@@ -5,6 +5,7 @@ package queuetest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"fmt"
 	"sync/atomic"
@@ -73,6 +74,14 @@ func Receipt(t testing.TB, key ed25519.PrivateKey, log chain.LogID, seq chain.Se
 	jws, err := chain.Sign(key, chain.PurposeReceipt, chain.Receipt{Log: log, Seq: seq, Hash: hash, At: at})
 	require.NoError(t, err)
 	return []byte(jws)
+}
+
+// SignAlert signs alerts with a key that was never changed.
+func SignAlert(key crypto.Signer) func(chain.Alert) ([]byte, error) {
+	return func(a chain.Alert) ([]byte, error) {
+		jws, err := chain.Sign(key, chain.PurposeAlert, a)
+		return chain.FormAlert(jws), err
+	}
 }
 
 // Start runs a ledger until the test ends or stop is called, and fails the
