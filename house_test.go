@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"cmd/rollcall-vision": {"cmd/internal/tomlfile", "vision", "vision/opencv"},
 	"cmd/rollcall":        {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "reader", "reader/pcsc", "vision", "vision/evaluate", "queue", "queue/chain"},
 	"cmd/rollcall-centre": {"cmd/internal/tomlfile", "attendance", "queue/chain", "centre"},
-	"cmd/rollcall-sim":    {"attendance", "device", "queue", "queue/chain", "centre", "simulator"},
+	"cmd/rollcall-sim":    {"attendance", "device", "queue", "queue/chain", "centre", "simulator", "docs/contract"},
 }
 
 // outside says which rooms alone may import a library that binds to hardware

@@ -36,6 +36,10 @@ type StageConfig struct {
 	Daemon string    // another daemon than Bin/rollcalld: the control's
 	Env    []string  // added to the daemon's environment
 	Out    io.Writer // a line for everything that happens
+
+	// Wire is told of every message that terminal and centre publish, by several
+	// goroutines; nil leaves their connection alone.
+	Wire func(topic string, payload []byte)
 }
 
 // Stage is one classroom and its centre on one machine, made of the real
@@ -97,7 +101,13 @@ func (s *Stage) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.link, err = NewLink(s.listen); err != nil {
+	target := s.listen
+	if s.Wire != nil {
+		if target, err = s.openTap(ctx); err != nil {
+			return err
+		}
+	}
+	if s.link, err = NewLink(target); err != nil {
 		return err
 	}
 	s.running.Go(func() { _ = s.link.Run(ctx) })
@@ -148,6 +158,16 @@ func (s *Stage) openReaders() error {
 	}
 	s.pcscd, s.slot = pcscd, pcscd.Slot(0, 0)
 	return nil
+}
+
+// openTap puts a tap before the centre and gives its address.
+func (s *Stage) openTap(ctx context.Context) (address string, err error) {
+	t := &tap{target: s.listen, centre: s.path("centre", "keys"), terminal: s.path("terminal", "keys"), wire: s.Wire}
+	if t.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return "", err
+	}
+	s.running.Go(func() { t.run(ctx) })
+	return t.listener.Addr().String(), nil
 }
 
 func (s *Stage) path(parts ...string) string {

@@ -111,6 +111,11 @@ func playOnce(ctx context.Context, p *player) error {
 	if err != nil {
 		return err
 	}
+	heard, err := newWire()
+	if err != nil {
+		return err
+	}
+	p.Wire = heard.hear
 	stage, round, err := p.open(ctx, scenario)
 	if err != nil {
 		return err
@@ -129,6 +134,9 @@ func playOnce(ctx context.Context, p *player) error {
 	verdict.Print(p.Out)
 	if !verdict.OK() {
 		return errUntrue
+	}
+	if err := heard.judge(p.Out); err != nil {
+		return err
 	}
 	fmt.Fprintf(p.Out, "%d taps: screens, the centre's database and the verified export all equal the truth\n", len(verdict.Rows))
 	return nil

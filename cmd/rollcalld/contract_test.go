@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,8 +31,9 @@ import (
 // message.
 type wiretap struct {
 	mochi.HookBase
-	mu   sync.Mutex // guards messages
-	seen []message
+	server *mochi.Server
+	mu     sync.Mutex // guards seen
+	seen   []message
 }
 
 type message struct {
@@ -80,7 +82,8 @@ func (w *wiretap) serve(t *testing.T, keys string) (address string) {
 		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MinVersion: tls.VersionTLS13,
 	})
 	require.NoError(t, err)
-	server := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler), SysTopicResendInterval: math.MaxInt32})
+	server := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler), SysTopicResendInterval: math.MaxInt32, InlineClient: true})
+	w.server = server
 	server.Options.Capabilities.MaximumMessageExpiryInterval = 0
 	require.NoError(t, server.AddHook(w, nil))
 	require.NoError(t, server.AddListener(listeners.NewNet("wiretap", l)))
@@ -91,8 +94,10 @@ func (w *wiretap) serve(t *testing.T, keys string) (address string) {
 
 // TestWireIsAsPublished taps the wire between the real daemon and the real
 // centre while a class comes down, commands are obeyed and turned away, trusted
-// time arrives and a session opens: every message is as docs/contract says. The
-// package's own tests show that it finds what is not.
+// time arrives, a session opens and the terminal raises an alert: every message is
+// as docs/contract says. The control is what it raises the alert for, a message
+// that somebody else sends and that the contract refuses. What the demonstration
+// sends is held to the contract by itself (cmd/rollcall-sim).
 func TestWireIsAsPublished(t *testing.T) {
 	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
 	dir, tap := t.TempDir(), &wiretap{}
@@ -117,24 +122,44 @@ func TestWireIsAsPublished(t *testing.T) {
 	require.NoError(t, err)
 
 	stop := start(t, file, state)
-	require.Eventually(t, func() bool {
+	const forged = "rollcall/v1/demo/t-1/down/package/c-9"
+	require.NoError(t, tap.server.Publish(forged, []byte(`{"class":"c-9"}`), true, 0))
+	answered := func() bool {
 		commands, err := c.Commands(ctx, "t-1")
-		return err == nil && commands[0].State != centre.CommandWaiting && commands[1].State != centre.CommandWaiting &&
-			tap.hasRecord(`"type":"package"`) && tap.hasRecord(`"type":"session"`) && tap.hasRecord(`"type":"anchor"`)
-	}, 90*time.Second, 50*time.Millisecond, "of types %v", tap)
+		return err == nil && !slices.ContainsFunc(commands, func(c centre.Command) bool { return c.State == centre.CommandWaiting })
+	}
+	require.Eventually(t, answered, 60*time.Second, 20*time.Millisecond, "of types %v", tap)
+	require.NoError(t, stop())
+	stop = start(t, file, state) // which looks at the timetable at once
+	require.Eventually(t, func() bool {
+		return answered() && tap.count("up/alert") > 0 && tap.hasRecord(`"type":"package"`) && tap.hasRecord(`"type":"session"`) && tap.hasRecord(`"type":"anchor"`)
+	}, 60*time.Second, 20*time.Millisecond, "of types %v", tap)
 	require.NoError(t, stop())
 
 	published, err := contract.Load()
 	require.NoError(t, err)
 	kinds := map[string]int{}
 	for _, m := range tap.messages() {
+		if m.topic == forged {
+			assert.ErrorIs(t, published.Check(m.topic, m.payload), contract.ErrMessage, "control: it would be noticed")
+			continue
+		}
 		assert.NoError(t, published.Check(m.topic, m.payload), m.topic)
 		kinds[strings.Join(strings.Split(m.topic, "/")[4:6], "/")]++
 	}
-	for _, kind := range []string{"up/records", "up/state", "down/receipt", "down/package", "down/command"} {
+	for _, kind := range []string{"up/records", "up/state", "up/alert", "down/receipt", "down/package", "down/command"} {
 		assert.Positive(t, kinds[kind], "no message of %s was sent", kind)
 	}
 	t.Logf("messages: %v", kinds)
+}
+
+func (w *wiretap) count(kind string) (n int) {
+	for _, m := range w.messages() {
+		if strings.HasSuffix(m.topic, "/"+kind) {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *wiretap) hasRecord(part string) bool {
