@@ -14,7 +14,7 @@ import (
 )
 
 // classed is a centre with the sample class published to t-1.
-func classed(t *testing.T, now time.Time) (*centre.Centre, *box) {
+func classed(t testing.TB, now time.Time) (*centre.Centre, *box) {
 	t.Helper()
 	c, b := clocked(t, now)
 	plan, err := c.ParsePlan([]byte(planJSON(today, "")))
@@ -92,4 +92,33 @@ func TestCodeThatNoScannerWouldReadIsRefused(t *testing.T) {
 	})
 	require.ErrorIs(t, err, centre.ErrCode)
 	assert.ErrorContains(t, err, "too long")
+}
+
+// FuzzCode asks for codes for anybody and any time: what is given a terminal
+// opens, and finds good for a while.
+func FuzzCode(f *testing.F) {
+	c, b := classed(f, today)
+	key, err := chain.ParsePublicKey(b.admission.PackageKey)
+	require.NoError(f, err)
+	f.Add("t-1", "c-1", "s-1", "p-1", int64(0))
+	f.Add("t-1", "c-1", "s-1", "p-2", int64(time.Hour))
+	f.Add("t-1", "c-1", "s-1", "p-2", int64(-1))
+	f.Add("t-9", "c-\xff", "", strings.Repeat("p", 1000), int64(1)<<62)
+	f.Fuzz(func(t *testing.T, terminal, class, session, trainee string, life int64) {
+		text, err := c.Code(t.Context(), centre.CodeRequest{
+			Terminal: chain.TerminalID(terminal), Class: attendance.ClassID(class), Session: attendance.SessionID(session),
+			Trainee: attendance.TraineeID(trainee), Life: time.Duration(life),
+		})
+		if err != nil {
+			require.ErrorIs(t, err, centre.ErrCode)
+			return
+		}
+		require.LessOrEqual(t, len(text), attendance.MaxCodeText)
+		payload, err := chain.Open(key, chain.PurposeCode, []byte(text))
+		require.NoError(t, err)
+		code, err := attendance.ParseClassCode(payload)
+		require.NoError(t, err)
+		require.Equal(t, terminal, code.Terminal)
+		require.True(t, code.ValidAt(today))
+	})
 }

@@ -212,9 +212,13 @@ func (s *storing) noteAnswers(ctx context.Context, group []*intake) error {
 }
 
 func (s *storing) noteAnswer(ctx context.Context, in *intake, e chain.Entry, body attendance.AdminBody) error {
+	sum, err := hex.DecodeString(body.SHA256) // whatever the terminal wrote there
+	if err != nil {
+		sum = nil
+	}
 	var known bool
-	err := s.tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM commands WHERE terminal = $1 AND serial = $2 AND sha256 = $3)",
-		string(in.terminal), int64(body.Serial), body.SHA256).Scan(&known)
+	err = s.tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM commands WHERE terminal = $1 AND serial = $2 AND sha256 = $3)",
+		string(in.terminal), int64(body.Serial), hex.EncodeToString(sum)).Scan(&known)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,33 @@ func TestGapThatTheCentreNeverReceived(t *testing.T) {
 	}
 }
 
+// A terminal lost a whole ledger before any of it came, and then some of this
+// one: it is told where this one stands, and not left without an answer.
+func TestGapInALogThatNeverCameIsAnswered(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, on func(*centre.Config)) {
+		c, _, _ := newCentre(t, on)
+		b := admitted(t, c, "t-1")
+		b.append(t, openRecord()) // lost
+		said := b.append(t, gapRecord("t-1/e0", 1, 9), gapRecord("", 1, 1))
+		got := ingest(t, c, b, b.batch(t, said[:1]))
+		assert.Equal(t, chain.Receipt{Log: b.log, At: got.At}, got, "nothing of this log is stored yet")
+		assert.Equal(t, chain.Seq(3), ingest(t, c, b, b.batch(t, said)).Seq)
+	})
+}
+
+// A gap record that no verifier takes is stored as what the terminal said, with
+// an alarm.
+func TestGapRecordThatNamesNothingRaisesAnAlarm(t *testing.T) {
+	for name, gap := range map[string]attendance.Record{
+		"records to come": gapRecord("", 1, 7), "the wrong way round": gapRecord("", 1, 0), "another terminal's": gapRecord("t-2/e1", 1, 1),
+	} {
+		c, _, _ := newCentre(t)
+		b := admitted(t, c, "t-1")
+		assert.Equal(t, chain.Seq(2), ingest(t, c, b, b.batch(t, b.append(t, openRecord(), gap))).Seq, name)
+		assert.Equal(t, []centre.AlarmKind{centre.AlarmBody}, kinds(openAlarms(t, c)), name)
+	}
+}
+
 // What a terminal said was lost cannot come back: one of the two is not true.
 func TestLostRecordsThatComeBackAreSetAside(t *testing.T) {
 	c, cfg, _ := newCentre(t)

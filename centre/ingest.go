@@ -188,7 +188,9 @@ func readBody(e chain.Entry) (s body) {
 	case attendance.TypePending:
 		_, err = attendance.ReadBody[attendance.PendingBody](e.Body)
 	case attendance.TypeGap:
-		_, err = attendance.ReadBody[attendance.GapBody](e.Body)
+		if _, err = attendance.ReadBody[attendance.GapBody](e.Body); err == nil && !chain.NamesGap(e) {
+			err = errors.New("it names no records before it") // no verifier takes it
+		}
 	case attendance.TypeCorrection:
 		var b attendance.CorrectionBody
 		b, err = attendance.ReadBody[attendance.CorrectionBody](e.Body)

@@ -139,8 +139,8 @@ func (s *storing) judge(ctx context.Context, in *intake) (brings bool, err error
 func (s *storing) ahead(ctx context.Context, in *intake) (err error) {
 	if in.gapIn != "" {
 		err := s.tx.QueryRowContext(ctx, "SELECT receipt FROM receipts WHERE log = $1 ORDER BY seq DESC LIMIT 1", string(in.gapIn)).Scan(&in.receipt)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+		if errors.Is(err, sql.ErrNoRows) { // nothing of that log is here
+			in.receipt, err = s.currentReceipt(ctx, in)
 		}
 		return err
 	}

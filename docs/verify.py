@@ -52,7 +52,7 @@ def keyed(ring, terminal, e, place, sure):  # the places of the keys in force at
     return old, old + 1, True
 
 def verify(lines, ca, receipt_key):
-    ring, terminal, name, logs, heads, cuts, receipts, ahead, places = {}, None, None, {}, [], [], [], [], {}
+    ring, terminal, name, logs, heads, cuts, receipts, ahead, places, named = {}, None, None, {}, [], [], [], [], {}, []
     for line in lines:
         if line.startswith('{"certificate":'):
             key, terminal = certified(base64.b64decode(json.loads(line)["certificate"]), ca)
@@ -68,6 +68,10 @@ def verify(lines, ca, receipt_key):
             at[e["seq"] + 1] = now
             places[name] = at, now, sure
             records[e["seq"]] = e, text64(hashlib.sha256(line.encode()).digest())
+            if e["type"] == "gap":
+                a, b, of = e["body"]["from"], e["body"]["to"], e["body"].get("log") or name
+                need(1 <= a <= b and of.split("/")[0] == terminal and (of != name or b < e["seq"]), "record %d names no gap" % e["seq"])
+                named += [(of, a, b)] * (of in logs)
         else:
             typ, by = header(line)["typ"], header(line)["kid"]
             if typ == "rollcall-key": follow(ring, terminal, line); continue
@@ -91,13 +95,11 @@ def verify(lines, ca, receipt_key):
         cut = max((c for c in of(cuts) if c["seq"] < first), key=lambda c: c["seq"], default={"seq": 0, "hash": "A" * 43})
         hash = {0: "A" * 43, cut["seq"]: cut["hash"]} | {seq: h for seq, (_, h) in records.items()}
         fits = lambda mark, last: mark["seq"] <= last and hash.get(mark["seq"], mark["hash"]) == mark["hash"]
-        runs, gaps, covered = [], [], cut["seq"]
+        runs, gaps, covered = [], [(a, b) for log, a, b in named if log == name and a <= last], cut["seq"]
         for seq, (e, _) in records.items():
             need(hash.get(seq - 1, e["prev"]) == e["prev"], "record %d does not follow" % seq)
             need("ack" not in e or fits(e["ack"], seq - 1), "record %d names a receipt that does not fit" % seq)
             runs = runs[:-1] + [(runs[-1][0], seq)] if runs and runs[-1][1] == seq - 1 else runs + [(seq, seq)]
-            if e["type"] == "gap": gaps.append((e["body"]["from"], e["body"]["to"]))
-            need(e["type"] != "gap" or 1 <= gaps[-1][0] <= gaps[-1][1] < seq, "record %d names no gap" % seq)
         for a, b in sorted(runs + gaps):
             need(a <= covered + 1, "record %d is missing" % (covered + 1))
             covered = max(covered, b)

@@ -173,18 +173,19 @@ func (l *verified) letGo(first Entry, c Head) {
 }
 
 // nameGap takes a gap record: the terminal's word that records before it are
-// lost.
-func (l *verified) nameGap(e Entry) error {
-	var gap struct {
-		From Seq `json:"from"`
-		To   Seq `json:"to"`
+// lost, of its own log or of one that stands before it in the file.
+func (v *Verifier) nameGap(e Entry) error {
+	gap, ok := gapOf(e)
+	if !ok {
+		return v.find(e.Log).problem(e.Seq, "is a gap record that names no records before it")
 	}
-	if err := json.Unmarshal(e.Body, &gap); err != nil || gap.From == 0 || gap.From > gap.To || gap.To >= e.Seq {
-		return l.problem(e.Seq, "is a gap record that names no records before it")
+	l := v.find(gap.log)
+	if l == nil {
+		return nil // that log is not in the file
 	}
 	var left []missing
 	for _, m := range l.missing {
-		for _, part := range []missing{{m.from, min(m.to, gap.From-1)}, {max(m.from, gap.To+1), m.to}} {
+		for _, part := range []missing{{m.from, min(m.to, gap.from-1)}, {max(m.from, gap.to+1), m.to}} {
 			if part.from <= part.to {
 				left = append(left, part)
 			}
@@ -192,6 +193,31 @@ func (l *verified) nameGap(e Entry) error {
 	}
 	l.missing = left
 	return nil
+}
+
+// NamesGap reports whether a gap record names records that stood before it: of
+// its own log, or of an earlier one of its terminal.
+func NamesGap(e Entry) bool {
+	_, ok := gapOf(e)
+	return ok
+}
+
+type gap struct {
+	log LogID
+	missing
+}
+
+func gapOf(e Entry) (g gap, ok bool) {
+	var body struct {
+		Log  LogID `json:"log"`
+		From Seq   `json:"from"`
+		To   Seq   `json:"to"`
+	}
+	if json.Unmarshal(e.Body, &body) != nil || body.From == 0 || body.From > body.To {
+		return g, false
+	}
+	g = gap{cmp.Or(body.Log, e.Log), missing{body.From, body.To}}
+	return g, g.log.Terminal() == e.Log.Terminal() && (g.log != e.Log || g.to < e.Seq)
 }
 
 // unnamed reports the first records that are missing without a gap record.

@@ -273,11 +273,6 @@ func (v *Verifier) record(line []byte) error {
 			return l.problem(e.Seq, "names a receipt for record %d that does not fit this ledger", e.Ack.Seq)
 		}
 	}
-	if e.Type == typeGap {
-		if err := l.nameGap(e); err != nil {
-			return err
-		}
-	}
 	now, err := l.keyAt(e)
 	if err != nil && v.makes(checkChange) {
 		return l.problem(e.Seq, "%v", err)
@@ -290,6 +285,11 @@ func (v *Verifier) record(line []byte) error {
 	hash := HashLine(line)
 	l.add(e, hash)
 	l.signs(now)
+	if e.Type == typeGap {
+		if err := v.nameGap(e); err != nil {
+			return err
+		}
+	}
 	if !fits {
 		v.unfitted = &unfitted{l, e.Seq, hash}
 		return nil
