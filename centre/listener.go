@@ -73,7 +73,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	})
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := server.AddHook(&door{centre: l.centre, work: work}, nil); err != nil {
+	if err := server.AddHook(&door{centre: l.centre, work: work, server: server}, nil); err != nil {
 		return fmt.Errorf("starting the listener: %w", err)
 	}
 	closing, closeAll := context.WithCancel(work)
@@ -185,6 +185,7 @@ type door struct {
 	mqtt.HookBase
 	centre *Centre
 	work   context.Context // ends when the listener is closed
+	server *mqtt.Server
 }
 
 func (d *door) ID() string { return "rollcall-centre" }
@@ -198,8 +199,33 @@ func (d *door) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 	err := d.authenticate(cl)
 	if err != nil {
 		d.centre.log.Warn("terminal refused", "remote", cl.Net.Remote, "err", err)
+		return false
 	}
-	return err == nil
+	d.succeed(cl)
+	return true
+}
+
+// succeed ends an older connection of the same terminal and waits until mochi
+// has let it go. mochi 2.7.9 forgets a client by its id: an old connection that
+// ends while the new one begins can take the new one's subscriptions with it,
+// and no receipt would ever reach that terminal. One whose batch waits for the
+// store longer than connectTime is left to mochi.
+func (d *door) succeed(cl *mqtt.Client) {
+	ctx, cancel := context.WithTimeout(d.work, connectTime)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		old, ok := d.server.Clients.Get(cl.ID)
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		old.Stop(packets.ErrSessionTakenOver)
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
 }
 
 func (d *door) authenticate(cl *mqtt.Client) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,10 +71,15 @@ func connect(t testing.TB, address string, b *box) *wire {
 	t.Helper()
 	w := dial(t, address, b.tls(t))
 	require.Equal(t, byte(packets.Accepted), w.hello(string(b.id), ""))
+	w.listen(b)
+	return w
+}
+
+// listen subscribes to what is for a terminal.
+func (w *wire) listen(b *box) {
 	sub := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
 	sub.MessageID, sub.Topics, sub.Qoss = 1, []string{topic(b, "down/#")}, []byte{1}
 	w.send(sub)
-	return w
 }
 
 // hello sends CONNECT and gives the code of the answer.
@@ -123,6 +129,36 @@ func next[P packets.ControlPacket](w *wire) P {
 		got, ok := p.(P)
 		require.Truef(w.t, ok, "got %T", p)
 		return got
+	}
+}
+
+// A terminal that gives up on a slow store connects again while its batch is
+// still being stored, and both go on at the same moment: the end of the old
+// connection must not take the new one's subscriptions with it.
+func TestListenerComesBackWhileItsBatchIsStored(t *testing.T) {
+	c, cfg, _ := newCentre(t, loopback)
+	b := admitted(t, c, "t-1")
+	address, _ := serve(t, c)
+	db := database(t, cfg)
+	for range 60 {
+		old := connect(t, address, b)
+		lock, err := db.Begin()
+		require.NoError(t, err)
+		old.publish(1, topic(b, "up/records"), b.batch(t, b.append(t, checkins(1)...)))
+		fresh := dial(t, address, b.tls(t))
+		var accepted sync.WaitGroup
+		accepted.Go(func() {
+			assert.Equal(t, byte(packets.Accepted), fresh.hello(string(b.id), ""))
+		})
+		require.NoError(t, old.conn.Close())
+		require.NoError(t, lock.Rollback())
+		accepted.Wait()
+		fresh.listen(b)
+		fresh.publish(1, topic(b, "up/records"), b.batch(t, b.append(t, checkins(1)...)))
+		require.NoError(t, fresh.conn.SetReadDeadline(time.Now().Add(patience)))
+		next[*packets.PubackPacket](fresh)
+		fresh.acknowledge(next[*packets.PublishPacket](fresh))
+		require.NoError(t, fresh.conn.Close())
 	}
 }
 
