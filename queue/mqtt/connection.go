@@ -47,8 +47,8 @@ const (
 	slow       = 10 * time.Second
 	quick      = slow / 2
 	leastBatch = 4 << 10
-	// moveOn is how many batches without a receipt send the uplink to its next
-	// address, if there is one.
+	// moveOn is how many batches without a receipt end a connection, in favour of
+	// the next address if there is one: the broker may have lost a subscription.
 	moveOn = 3
 	// rewindAfter is how long a receipt for less than the batch may be an old one
 	// that is overtaken by the right one.
@@ -286,7 +286,7 @@ func (c *connection) work(ctx context.Context) error {
 		} else {
 			patience, unanswered = min(2*patience, max(c.cfg.RetryMax, c.cfg.ReceiptTimeout)), unanswered+1
 		}
-		if unanswered == moveOn && len(c.cfg.Addresses) > 1 {
+		if unanswered == moveOn {
 			return errNoReceipt
 		}
 		at = next

@@ -354,6 +354,11 @@ func (s *site) connectTo(h *hostile, ledger mqtt.Ledger, seed uint64) {
 	s.uplink, err = mqtt.New(s.cfg, ledger, slog.New(slog.DiscardHandler))
 	require.NoError(s.t, err)
 	s.uplink.SetDial(h.dial)
-	pauses := rand.New(rand.NewPCG(seed, 1))
-	s.uplink.SetJitter(func(d time.Duration) time.Duration { return time.Duration(pauses.Int64N(int64(d) + 1)) })
+	s.uplink.SetJitter(pauses(seed))
+}
+
+// pauses are an uplink's, drawn from a seed.
+func pauses(seed uint64) func(time.Duration) time.Duration {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d) + 1)) }
 }

@@ -136,6 +136,7 @@ func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledge
 		s.uplink, err = mqtt.New(s.cfg, ledger(s), slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		s.uplink.SetDial(p.dial)
+		s.uplink.SetJitter(pauses(seed))
 		over, ended := false, make(chan struct{})
 		runs, last, gone, began := 0, "", chain.Seq(0), time.Now()
 		c.script = func(_ int, b chain.Batch) reply {

@@ -182,7 +182,7 @@ func TestRecordsGoUpInOrder(t *testing.T) {
 // A PUBACK is the broker's word. Records that were acknowledged and forgotten
 // are sent again until the centre's receipt comes.
 func TestAcknowledgedAndForgotten(t *testing.T) {
-	c := &centre{script: func(n int, _ chain.Batch) reply { return reply{forget: n <= 3} }}
+	c := &centre{script: func(n int, _ chain.Batch) reply { return reply{forget: n <= 2} }}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		s.add(5)
 		began := time.Now()
@@ -190,11 +190,37 @@ func TestAcknowledgedAndForgotten(t *testing.T) {
 		time.Sleep(time.Minute)
 		assert.Equal(t, 6, s.ledger.Status().Unsent, "a PUBACK lets nothing go")
 		s.emptied()
-		assert.Equal(t, (30+60+120)*time.Second, time.Since(began))
+		assert.Equal(t, (30+60)*time.Second, time.Since(began))
 		c.truth(s.ledger)
 		batches, _ := c.seen()
-		assert.Equal(t, [][2]chain.Seq{{1, 6}, {1, 6}, {1, 6}, {1, 6}}, batches)
+		assert.Equal(t, [][2]chain.Seq{{1, 6}, {1, 6}, {1, 6}}, batches)
 		assert.Equal(t, []string{"online", "no_receipt", "online"}, s.said())
+	})
+}
+
+// A broker that lost the subscription acknowledges for ever and passes on no
+// receipt: the third batch ends the connection, and the next one subscribes
+// anew. Where the centre itself is away, the pauses grow.
+func TestSubscriptionLost(t *testing.T) {
+	c := &centre{}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
+		defer s.run()()
+		s.emptied()
+		c.server.Topics.Unsubscribe(prefix+"down/receipt", string(queuetest.Terminal))
+		began := time.Now()
+		s.add(5)
+		s.emptied()
+		c.truth(s.ledger)
+		assert.Equal(t, []string{"online", "no_receipt", "online"}, s.said())
+		assert.InDelta(t, 30+60+120, time.Since(began).Seconds(), 1.5)
+	})
+	away := &centre{script: func(int, chain.Batch) reply { return reply{forget: true} }}
+	virtual(t, nil, away, func(t *testing.T, s *site, _ *pipes) {
+		defer s.run()()
+		time.Sleep(6 * time.Hour)
+		sent, _ := away.seen()
+		assert.Less(t, len(sent), 250, "without pauses it would be 308")
+		assert.Greater(t, len(sent), 100)
 	})
 }
 
