@@ -90,9 +90,11 @@ proof-crash: setup-test ## KILLS of the store, DAEMONS of rollcalld and as many 
 DAYS     := 90
 WEEKS    := 3
 RECEIPTS := 10000
-proof-offline: ## WEEKS rounds of DAYS virtual days offline, drained through a hostile broker and a crashing centre; RECEIPTS hostile receipts: nothing lost, doubled or let go
+CENTRES  := 100
+proof-offline: setup-test ## WEEKS rounds of DAYS virtual days offline, drained through a hostile broker and a crashing centre; RECEIPTS hostile receipts; CENTRES kills -9 of a centre's process in each of two drains: nothing lost, doubled or let go
 	$(GO) test ./queue/mqtt -count 1 -v -timeout 3h -run '^TestOffline|^TestNoReceipt' \
 	  -offline.days $(DAYS) -offline.rounds $(WEEKS) -offline.receipts $(RECEIPTS) -offline.seed $(SEED)
+	$(GO) test ./cmd/rollcall-centre -count 1 -v -timeout 1h -run '^TestOffline' -offline.kills $(CENTRES) -offline.seed $(SEED)
 
 clean: ## what was built and played; the fetched nets stay
 	rm -rf bin build/stage build/control

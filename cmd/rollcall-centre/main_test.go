@@ -127,6 +127,12 @@ func (s *site) serve() *server {
 // serveAt serves by one of several configurations.
 func (s *site) serveAt(config, address string) *server {
 	s.t.Helper()
+	return s.serveSaying(config, "ready: listening on "+address+"\n")
+}
+
+// serveSaying serves and returns when the process says that it is ready.
+func (s *site) serveSaying(config, ready string) *server {
+	s.t.Helper()
 	cmd := program(s.t, "serve", "-config", s.path(config))
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(s.t, err)
@@ -135,7 +141,7 @@ func (s *site) serveAt(config, address string) *server {
 	s.t.Cleanup(v.kill)
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(s.t, err)
-	require.Equal(s.t, "ready: listening on "+address+"\n", line)
+	require.Equal(s.t, ready, line)
 	return v
 }
 
@@ -220,14 +226,18 @@ func (s *site) equal(ledgers ...*queue.Ledger) {
 // send runs a real uplink to one of several addresses.
 func (s *site) send(keys *device.Keys, admission chain.Admission, ledger *queue.Ledger, addresses ...string) {
 	s.t.Helper()
-	link, err := uplink.New(uplink.Config{
+	link, err := uplink.New(uplinkConfig(keys, admission, addresses...), ledger, slog.New(slog.DiscardHandler))
+	require.NoError(s.t, err)
+	s.run(link.Run, func() error { return nil })
+}
+
+func uplinkConfig(keys *device.Keys, admission chain.Admission, addresses ...string) uplink.Config {
+	return uplink.Config{
 		Addresses: addresses, RetryStart: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReceiptTimeout: 2 * time.Second,
 		Admission: admission, Key: keys.Uplink(), SignAlert: queuetest.SignAlert(keys.Ledger()), Software: "test", Now: time.Now,
 		Package: func(context.Context, []byte) {}, Command: func(context.Context, []byte) {}, Report: func(bool, error) {},
 		Up: func() time.Duration { return time.Hour }, Receipted: func(chain.Receipt, time.Duration, time.Duration) {},
-	}, ledger, slog.New(slog.DiscardHandler))
-	require.NoError(s.t, err)
-	s.run(link.Run, func() error { return nil })
+	}
 }
 
 // The server is killed again and again while a real terminal uploads.
