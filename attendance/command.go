@@ -96,13 +96,12 @@ const (
 	CommandArgument  CommandReason = "argument" // what goes with its kind is missing or wrong
 	CommandNotHere   CommandReason = "not_here" // the record or trainee is not on this terminal
 	CommandStorage   CommandReason = "storage"  // the disk refused
-	CommandNotNow    CommandReason = "not_now"  // this terminal cannot do it as it stands
 )
 
 // CommandReasons lists every reason.
 var CommandReasons = []CommandReason{
 	CommandMalformed, CommandSignature, CommandVersion, CommandAddress, CommandReplayed, CommandExpired,
-	CommandUnknown, CommandArgument, CommandNotHere, CommandStorage, CommandNotNow,
+	CommandUnknown, CommandArgument, CommandNotHere, CommandStorage,
 }
 
 // ErrCommand is wrapped by every error of this file.

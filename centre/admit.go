@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/asn1"
@@ -44,6 +43,9 @@ func (c *Centre) Admit(ctx context.Context, request []byte) (chain.Admission, er
 	case errors.Is(err, ErrRevoked):
 		return none, fmt.Errorf("%w: %w. Give the box a new terminal id", ErrRequest, err)
 	case errors.Is(err, ErrUnknownTerminal):
+		if len(req.handovers) > 0 {
+			return none, fmt.Errorf("%w: the ledger key of %s was changed where it was admitted before; make new keys for a new admission", ErrRequest, req.id)
+		}
 		known, err = c.newTerminal(req)
 		if err != nil {
 			return none, fmt.Errorf("admitting %s: %w", req.id, err)
@@ -55,7 +57,12 @@ func (c *Centre) Admit(ctx context.Context, request []byte) (chain.Admission, er
 		}
 	case err != nil:
 		return none, fmt.Errorf("admitting %s: %w", req.id, err)
-	case !known.has(req):
+	}
+	same, err := c.has(ctx, tx, known, req)
+	if err != nil {
+		return none, fmt.Errorf("admitting %s: %w", req.id, err)
+	}
+	if !same {
 		return none, fmt.Errorf("%w: %s is admitted already, with other keys. If the box was set up anew, give it a new terminal id; if not, somebody may be passing off another box as it", ErrRequest, req.id)
 	}
 	admission, err := c.admission(known, req)
@@ -71,10 +78,11 @@ func (c *Centre) Admit(ctx context.Context, request []byte) (chain.Admission, er
 
 // request is a checked [chain.Request].
 type request struct {
-	id      chain.TerminalID
-	ledger  ed25519.PublicKey
-	uplink  crypto.PublicKey
-	sealing []byte
+	id        chain.TerminalID
+	ledger    crypto.PublicKey
+	handovers []string // that lead to it, if it is not the first
+	uplink    crypto.PublicKey
+	sealing   []byte
 }
 
 func parseRequest(text []byte) (request, error) {
@@ -98,9 +106,8 @@ func parseRequest(text []byte) (request, error) {
 	if err != nil {
 		return none, err
 	}
-	ledgerKey, ok := ledger.(ed25519.PublicKey)
-	if !ok {
-		return none, fmt.Errorf("ledger: a key of type %T, must be Ed25519", ledger)
+	if _, err := chain.NewRing(req.Terminal, ledger); err != nil {
+		return none, fmt.Errorf("ledger: a key of type %T, must be Ed25519 or on P-256", ledger)
 	}
 	uplink, err := parseSigningRequest(req.Uplink, req.Terminal, chain.RoleUplink)
 	if err != nil {
@@ -112,7 +119,7 @@ func parseRequest(text []byte) (request, error) {
 	if _, err := ecdh.X25519().NewPublicKey(req.Sealing); err != nil {
 		return none, errors.New("sealing: not an X25519 public key")
 	}
-	return request{id: req.Terminal, ledger: ledgerKey, uplink: uplink, sealing: req.Sealing}, nil
+	return request{id: req.Terminal, ledger: ledger, handovers: req.Handovers, uplink: uplink, sealing: req.Sealing}, nil
 }
 
 // parseSigningRequest checks that whoever asks holds the key, and asks for
@@ -157,17 +164,21 @@ func (c *Centre) newTerminal(req request) (terminal, error) {
 	return t, err
 }
 
-// has reports whether a request names the keys the terminal was admitted with.
-func (t terminal) has(req request) bool {
+// has reports whether a request names the keys the terminal was admitted with;
+// of its ledger keys the last.
+func (c *Centre) has(ctx context.Context, q querier, t terminal, req request) (bool, error) {
 	uplink, err := x509.MarshalPKIXPublicKey(req.uplink)
 	if err != nil {
-		return false
+		return false, err
 	}
-	cert, err := chain.ParseCertificate(t.Ledger)
+	keys, err := c.ledgerKeys(ctx, q, t)
 	if err != nil {
-		return false
+		return false, err
 	}
-	return req.ledger.Equal(cert.PublicKey) && bytes.Equal(uplink, t.UplinkKey) && bytes.Equal(req.sealing, t.Sealing)
+	if keys.ring.Follow(req.handovers...) != nil {
+		return false, nil
+	}
+	return chain.KeyID(keys.ring.Key()) == chain.KeyID(req.ledger) && bytes.Equal(uplink, t.UplinkKey) && bytes.Equal(req.sealing, t.Sealing), nil
 }
 
 func (c *Centre) admission(t terminal, req request) (chain.Admission, error) {

@@ -22,6 +22,7 @@ const (
 	AlarmFork        AlarmKind = "log_fork"          // other bytes for a record that is stored: an older disk, or a changed record
 	AlarmIdentity    AlarmKind = "identity_conflict" // two boxes go on with one identity
 	AlarmRefused     AlarmKind = "batch_refused"     // a batch that is no batch, or not signed by its terminal
+	AlarmKey         AlarmKind = "key_retired"       // signed by a ledger key that was handed over: an old disk, or a copy of the key
 	AlarmGap         AlarmKind = "gap"               // records before the batch never came: the terminal or this centre lost them
 	AlarmNoEnrolment AlarmKind = "face_unfounded"    // a face match that names no live enrolment of that trainee
 	AlarmReceipt     AlarmKind = "receipt_unknown"   // a record that names a receipt which this centre never gave

@@ -2,6 +2,7 @@ package centre
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,13 +49,19 @@ func (c *Centre) openAlert(ctx context.Context, id chain.TerminalID, jws []byte)
 	if err != nil {
 		return chain.Alert{}, err
 	}
-	ring, err := c.ledgerKeys(known)
+	keys, err := c.ledgerKeys(ctx, c.db, known)
 	if err != nil {
 		return chain.Alert{}, err
 	}
-	a, _, err := chain.OpenAlert(ring, jws)
-	if err == nil && a.Log.Terminal() != id {
+	a, by, err := chain.OpenAlert(keys.ring, jws)
+	switch {
+	case err != nil:
+	case a.Log.Terminal() != id:
 		err = fmt.Errorf("it is of terminal %s", a.Log.Terminal())
+	case by < keys.newest:
+		why := retiredKey(keys.ring, by)
+		err = errors.Join(fmt.Errorf("%w: %s", chain.ErrRetired, why),
+			c.raiseAlone(ctx, id, alarm{kind: AlarmKey, log: a.Log, seq: a.Seq, detail: why, occurrence: fmt.Sprintf("%x", sha256.Sum256(jws))}))
 	}
 	if err != nil {
 		return a, fmt.Errorf("%w: %w", ErrRefused, err)

@@ -260,7 +260,7 @@ func (r *Reading) logs(w http.ResponseWriter, req *http.Request) (int, error) {
 	return len(answer.Logs), write(w, answer)
 }
 
-// bundle gives a whole log as an export (docs/record.md 5): certificate, lines,
+// bundle gives a whole log as an export (docs/record.md 5): certificate, handovers, lines,
 // heads, receipts. Whoever has the centre's keys verifies it without the centre.
 func (r *Reading) bundle(w http.ResponseWriter, req *http.Request) (int, error) {
 	log := chain.NewLogID(chain.TerminalID(req.PathValue("terminal")), req.PathValue("epoch"))
@@ -272,7 +272,14 @@ func (r *Reading) bundle(w http.ResponseWriter, req *http.Request) (int, error) 
 	if err != nil {
 		return 0, err
 	}
+	keys, err := r.centre.ledgerKeys(req.Context(), r.centre.db, known)
+	if err != nil {
+		return 0, err
+	}
 	text := append(chain.CertificateLine(cert), '\n')
+	for _, jws := range keys.ring.Handovers() {
+		text = append(text, jws+"\n"...)
+	}
 	count := 0
 	for after := chain.Seq(0); ; {
 		page, last, n, err := r.centre.exportPage(req.Context(), log, after)

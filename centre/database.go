@@ -240,4 +240,5 @@ func insertArrays(ctx context.Context, tx *sql.Tx, r rows) error {
 // querier is a database or a transaction on it.
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }

@@ -93,7 +93,8 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // box is a terminal's keys and ledger, as far as the centre can see them.
 type box struct {
 	id        chain.TerminalID
-	ledger    ed25519.PrivateKey
+	ledger    crypto.Signer
+	handovers []string // that lead to it from the certificate's
 	uplink    *ecdsa.PrivateKey
 	sealing   *ecdh.PrivateKey
 	admission chain.Admission
@@ -122,7 +123,7 @@ func (b *box) request(t testing.TB) []byte {
 	t.Helper()
 	text, err := json.Marshal(chain.Request{
 		V: 1, Terminal: b.id, Sealing: b.sealing.PublicKey().Bytes(),
-		Ledger: signingRequest(t, b.id, chain.RoleLedger, b.ledger),
+		Ledger: signingRequest(t, b.id, chain.RoleLedger, b.ledger), Handovers: b.handovers,
 		Uplink: signingRequest(t, b.id, chain.RoleUplink, b.uplink),
 	})
 	require.NoError(t, err)

@@ -31,15 +31,17 @@ const maxQuarantine = 200
 // other error says that the store did not take it: no acknowledgement may be
 // sent, the terminal will send it again.
 //
-// First the batch must be of this terminal, and its head signed by its key.
+// First the batch must be of this terminal, and its head signed by its key, or by
+// one that handovers lead to.
 // Then, in one transaction with other batches that wait:
 //
 //  1. the log's watermark is read and locked;
 //  2. what is stored already must be the same bytes;
 //  3. what is new must continue the chain at the watermark, or begin after
 //     records that the terminal named in a gap record;
-//  4. what the new records claim is compared with what is stored;
-//  5. they are inserted, the watermark moves, and the receipt for it is signed
+//  4. its key must not be one that another followed in any log;
+//  5. what the new records claim is compared with what is stored;
+//  6. they and the handovers among them are inserted, the watermark moves, and the receipt for it is signed
 //     and stored.
 func (c *Centre) Ingest(ctx context.Context, id chain.TerminalID, payload []byte) ([]byte, error) {
 	in := &intake{terminal: id, payload: payload, turn: make(chan bool, 1)}
@@ -66,7 +68,13 @@ type intake struct {
 	payload  []byte
 	batch    chain.Batch
 	bad      *alarm // why it is not the terminal's own word
+	strange  bool   // bad, and by a key that records before it may tell of
 	bodies   []body // of batch.Entries
+
+	keys  ledgerKeys   // of the terminal, with what the batch brings
+	knew  int          // place of the last one before it
+	turns []chain.Turn // of the batch
+	by    int          // place of the key that signed it
 
 	turn   chan bool // true: yours is the next group; false: it is done
 	failed error     // the store did not take it
@@ -104,42 +112,26 @@ func (c *Centre) look(ctx context.Context, in *intake) error {
 		in.bad = &alarm{kind: AlarmRefused, detail: err.Error()}
 		return nil
 	}
-	if in.batch.Last() > math.MaxInt64 {
+	switch {
+	case in.batch.Last() > math.MaxInt64:
 		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), detail: "its record numbers are beyond all counting"}
-	} else if why := c.forged(known, in.batch); why != nil {
-		in.bad = &alarm{kind: AlarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()}
-	} else {
-		for _, e := range in.batch.Entries {
-			in.bodies = append(in.bodies, readBody(e))
-		}
+		return nil
+	case in.batch.Log().Terminal() != known.ID:
+		in.bad = in.distrust(fmt.Errorf("it is of terminal %s", in.batch.Log().Terminal()))
+		return nil
+	}
+	keys, err := c.ledgerKeys(ctx, c.db, known)
+	if err != nil {
+		return fmt.Errorf("storing a batch of %s: %w", in.terminal, err)
+	}
+	if err := in.signer(keys); err != nil {
+		in.bad, in.strange = in.distrust(err), errors.Is(err, chain.ErrUnknownKey)
+		return nil
+	}
+	for _, e := range in.batch.Entries {
+		in.bodies = append(in.bodies, readBody(e))
 	}
 	return nil
-}
-
-// forged reports why a batch is not this terminal's own word.
-func (c *Centre) forged(known terminal, batch chain.Batch) error {
-	if batch.Log().Terminal() != known.ID {
-		return fmt.Errorf("it is of terminal %s", batch.Log().Terminal())
-	}
-	ring, err := c.ledgerKeys(known)
-	if err != nil {
-		return err
-	}
-	_, _, err = batch.Check(ring, 0)
-	return err
-}
-
-// ledgerKeys gives the keys that sign a terminal's heads and alerts.
-func (c *Centre) ledgerKeys(known terminal) (*chain.Ring, error) {
-	cert, err := chain.ParseCertificate(known.Ledger)
-	if err != nil {
-		return nil, err
-	}
-	key, err := c.keys.trust().LedgerKey(cert, known.ID)
-	if err != nil {
-		return nil, err
-	}
-	return chain.NewRing(known.ID, key)
 }
 
 // body is what the centre reads in a record's body: what reports ask for, nil

@@ -22,6 +22,7 @@ var migrations = []migration{
 	{both: schema6},
 	{both: schema7},
 	{both: schema8, fixed: []string{"occurrences"}},
+	{both: schema9},
 }
 
 // migration is one step. Its parts are run in the order of the fields.
@@ -214,6 +215,11 @@ CREATE TABLE occurrences (
 	UNIQUE (terminal, sha256)
 ) STRICT;
 CREATE INDEX occurrences_of_alarm ON occurrences (alarm);
+`
+
+// schema9: every batch asks for its terminal's handovers.
+const schema9 = `
+CREATE INDEX handovers_of_terminal ON handovers (terminal, id);
 `
 
 const fillWall = `UPDATE records SET wall =

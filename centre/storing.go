@@ -55,9 +55,9 @@ func (s *storing) lockWatermarks(ctx context.Context, group []*intake) error {
 	s.marks = map[chain.LogID]watermark{}
 	var logs, terminals []string
 	for _, in := range group {
-		if in.bad == nil {
+		if in.bad == nil || in.strange {
 			logs = append(logs, string(in.batch.Log()))
-			if in.batch.First() == 1 {
+			if in.batch.First() == 1 && !in.strange {
 				terminals = append(terminals, string(in.batch.Log()))
 			}
 		}
@@ -104,10 +104,16 @@ func (s *storing) beginWatermarks(ctx context.Context, logs []string) error {
 
 // judge answers a batch, and reports whether it brings records to store.
 func (s *storing) judge(ctx context.Context, in *intake) (brings bool, err error) {
-	if in.bad != nil {
+	if in.bad != nil && !in.strange {
 		return false, s.refuse(ctx, in, *in.bad)
 	}
 	in.mark = s.marks[in.batch.Log()]
+	switch {
+	case in.strange && in.batch.First() > in.mark.seq+1:
+		return false, s.ahead(ctx, in) // the record that tells of its key may come first
+	case in.strange:
+		return false, s.refuse(ctx, in, *in.bad)
+	}
 	if err := s.noteGaps(ctx, in); err != nil {
 		return false, err
 	}
@@ -129,6 +135,8 @@ func (s *storing) judge(ctx context.Context, in *intake) (brings bool, err error
 	case in.batch.Last() <= in.mark.seq:
 		in.receipt, err = s.currentReceipt(ctx, in)
 		return false, err
+	case in.by < in.keys.newest:
+		return false, s.refuse(ctx, in, *in.retired())
 	}
 	return true, s.begin(ctx, in)
 }
@@ -430,7 +438,7 @@ func (s *storing) insert(ctx context.Context, group []*intake) error {
 	if err := s.centre.db.inOrder(ctx, s.tx); err != nil {
 		return err
 	}
-	for _, r := range []rows{records, signed, marks} {
+	for _, r := range append(handoverRows(group), records, signed, marks) {
 		if err := s.centre.db.insert(ctx, s.tx, r); err != nil {
 			return err
 		}

@@ -20,6 +20,8 @@ type terminal struct {
 	UplinkKey []byte
 	Sealing   []byte
 	revoked   bool
+
+	handedOver bool // its ledger's key was changed
 }
 
 var (
@@ -42,9 +44,10 @@ func findTerminal(ctx context.Context, q querier, id chain.TerminalID) (terminal
 // recallTerminal gives a terminal that was admitted at some time.
 func recallTerminal(ctx context.Context, q querier, id chain.TerminalID) (terminal, error) {
 	t := terminal{ID: id}
-	err := q.QueryRowContext(ctx, `SELECT ledger, uplink_key, sealing, EXISTS (SELECT 1 FROM revocations r WHERE r.terminal = t.id)
+	err := q.QueryRowContext(ctx, `SELECT ledger, uplink_key, sealing, EXISTS (SELECT 1 FROM revocations r WHERE r.terminal = t.id),
+			EXISTS (SELECT 1 FROM handovers h WHERE h.terminal = t.id)
 		FROM terminals t WHERE id = $1`, string(id)).
-		Scan(&t.Ledger, &t.UplinkKey, &t.Sealing, &t.revoked)
+		Scan(&t.Ledger, &t.UplinkKey, &t.Sealing, &t.revoked, &t.handedOver)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fmt.Errorf("%q: %w", string(id), ErrUnknownTerminal)
 	}

@@ -79,8 +79,10 @@ func (d *daemon) carryOut(ctx context.Context, order attendance.Command) error {
 		return err
 	case attendance.CommandCorrect:
 		return d.correct(ctx, order)
+	case attendance.CommandRotateKey:
+		return d.ledger.Rotate(ctx)
 	}
-	return &attendance.CommandError{Reason: attendance.CommandNotNow, Err: fmt.Errorf("%s is not built", order.Kind)}
+	return &attendance.CommandError{Reason: attendance.CommandUnknown, Err: fmt.Errorf("%s is not carried out here", order.Kind)}
 }
 
 // correct writes a correction beside the record that it is of. What the centre

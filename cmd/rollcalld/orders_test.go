@@ -252,6 +252,10 @@ func (s *station) count(serial uint64) (found map[attendance.RecordType]int) {
 // With "late" before the point the serial is noted after the execution: the
 // fault that the tests must find.
 func dieAt(d *daemon, point string) {
+	if strings.HasPrefix(point, "rotate ") {
+		dieInRotation(d, point)
+		return
+	}
 	point, late := strings.CutPrefix(point, "late, ")
 	at := func(here string, a ...any) {
 		if fmt.Sprintf(here, a...) == point {

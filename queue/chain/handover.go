@@ -56,8 +56,12 @@ type ringKey struct {
 }
 
 // NewRing makes the ring of a certificate's key. With handovers it follows them
-// (see [Ring.Follow]).
+// (see [Ring.Follow]). A key that cannot sign records is an error that wraps
+// [errors.ErrUnsupported].
 func NewRing(terminal TerminalID, key crypto.PublicKey, handovers ...string) (*Ring, error) {
+	if _, err := algorithmOf(key); err != nil {
+		return nil, err
+	}
 	r := &Ring{terminal, []ringKey{{id: KeyID(key), key: key}}}
 	return r, r.Follow(handovers...)
 }
