@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -106,9 +108,13 @@ var restartRecords = flag.Int("restart-records", 20_000, "records that wait for 
 
 // How long does a daemon that was killed take until it can store a check-in
 // again, with so many records unsent, and how much memory has it then? The
-// controls are the same with an empty ledger (the program is this test, which
-// is larger than the daemon) and without the book, in the same run.
+// program is the daemon as it is shipped. The
+// controls are the same with an empty ledger and without the book, in the same
+// run.
 func BenchmarkColdRestart(b *testing.B) {
+	shipped := filepath.Join(b.TempDir(), "rollcalld")
+	out, err := exec.Command("go", "build", "-trimpath", "-o", shipped, ".").CombinedOutput()
+	require.NoError(b, err, "%s", out)
 	b.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(b.TempDir(), "no.pcscd"))
 	file, state := admitted(b)
 	text, err := os.ReadFile(file)
@@ -116,13 +122,13 @@ func BenchmarkColdRestart(b *testing.B) {
 	require.NoError(b, os.WriteFile(file, append(text, "[ledger]\ncapacity = 10_000_000\n"...), 0o600))
 	known := 0 // records that the book must have seen
 	measure := func(name string, prepare func()) {
-		restarted(b, file, state, known) // makes the ledger, or writes the book down
+		restarted(b, shipped, file, state, known) // makes the ledger, or writes the book down
 		b.Run(name, func(b *testing.B) {
 			var took time.Duration
 			var most float64
 			for b.Loop() {
 				prepare()
-				one, rss := restarted(b, file, state, known)
+				one, rss := restarted(b, shipped, file, state, known)
 				took, most = took+one, max(most, rss)
 			}
 			b.ReportMetric(float64(took.Milliseconds())/float64(b.N), "ms-to-ready")
@@ -138,10 +144,13 @@ func BenchmarkColdRestart(b *testing.B) {
 
 // restarted starts the daemon, waits until it is ready and has its book, and
 // kills it.
-func restarted(b *testing.B, file, state string, known int) (took time.Duration, MB float64) {
+func restarted(b *testing.B, shipped, file, state string, known int) (took time.Duration, MB float64) {
 	b.Helper()
 	began := time.Now()
-	p, said := program(b, file, "yes")
+	p, said := exec.Command(shipped, "-config", file), &bytes.Buffer{}
+	p.Stderr = said
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(b, p.Start())
 	client := control.NewClient(state)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
