@@ -53,6 +53,7 @@ type file struct {
 // openFile gives a file that was checked to bbolt. It creates none.
 func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	var db *bbolt.DB
+	var f *os.File
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout:        lockTimeout,
@@ -60,11 +61,15 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 			NoFreelistSync: true, // one page less in every commit; the list is found again at the opening
 			FreelistType:   bbolt.FreelistMapType,
 			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				return os.OpenFile(name, flag&^os.O_CREATE, mode)
+				f, err = os.OpenFile(name, flag&^os.O_CREATE, mode)
+				return f, err
 			},
 		})
 		return err
 	})
+	if err != nil && f != nil {
+		_ = f.Close() // and its lock: a panic leaves it to nobody
+	}
 	return db, err
 }
 

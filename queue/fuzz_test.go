@@ -38,7 +38,8 @@ func smallFile(f *testing.F, records int) []byte {
 }
 
 // FuzzImage walks and scans pages that may say anything: nothing may panic or
-// go on for ever, and whatever a careful walk finds sound the others find too.
+// go on for ever, whatever a careful walk finds sound the others find too, and
+// bbolt opens it.
 func FuzzImage(f *testing.F) {
 	for _, records := range []int{1, 40} {
 		text := smallFile(f, records)
@@ -70,6 +71,14 @@ func FuzzImage(f *testing.F) {
 			found := slices.ContainsFunc(scanned, func(k []byte) bool { return bytes.Equal(k, key) })
 			assert.True(t, found, "the scan passes over a sound entry")
 		}
+		if !m.both {
+			return
+		}
+		path := filepath.Join(t.TempDir(), "image")
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		db, err := openFile(path, false)
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
 	})
 }
 

@@ -318,13 +318,11 @@ func (l *Ledger) openCurrent() error {
 	if len(first) == 0 {
 		return l.end(reasonDamaged)
 	}
-	c, err := checkFile(l.path(e, first[len(first)-1]), e, first[len(first)-1])
-	if err == nil {
-		err = l.ownHead(c)
-	}
+	last := first[len(first)-1]
+	c, err := l.openLast(e, last)
 	switch {
 	case errors.Is(err, ErrDamaged):
-		whole, err := l.mend(len(l.state.Epochs)-1, first[len(first)-1], true)
+		whole, err := l.mend(len(l.state.Epochs)-1, last, true)
 		if err != nil {
 			return err
 		}
@@ -336,14 +334,7 @@ func (l *Ledger) openCurrent() error {
 		return err
 	}
 	l.tail, l.filled = c.tail, c.size
-	l.begun, l.records = c.wall, int(c.seq-first[len(first)-1])+1
-	path := l.path(e, first[len(first)-1])
-	l.forget(path)
-	db, err := openFile(path, false)
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", path, err)
-	}
-	l.active = &file{path: path, db: db}
+	l.begun, l.records = c.wall, int(c.seq-last)+1
 	if err := l.settle(&attendance.LastKnown{Log: string(c.log), Seq: uint64(c.seq)}); err != nil {
 		return err
 	}
@@ -355,6 +346,25 @@ func (l *Ledger) openCurrent() error {
 		return l.end(reasonOlder)
 	}
 	return nil
+}
+
+// openLast checks the last file and opens it to write.
+func (l *Ledger) openLast(e *epoch, first chain.Seq) (content, error) {
+	path := l.path(e, first)
+	c, err := checkFile(path, e, first)
+	if err == nil {
+		err = l.ownHead(c)
+	}
+	if err != nil {
+		return c, err
+	}
+	l.forget(path)
+	db, err := openFile(path, false)
+	if err != nil {
+		return c, fmt.Errorf("opening %s: %w", path, err)
+	}
+	l.active = &file{path: path, db: db}
+	return c, nil
 }
 
 // ownHead checks that the last line carries this terminal's signature.

@@ -165,14 +165,19 @@ func (p page) pos(i int) int {
 // pages, and returns an error if the last entries may be among them.
 func (m *image) walk(skip bool, visit func(bucket string, key, value []byte) error) error {
 	w := &walk{image: m, skip: skip, seen: map[uint64]bool{}}
-	err := w.tree(m.meta.root, true, func(name, value []byte, flags uint32, last bool) error {
+	err := w.tree(m.meta.root, between{}, true, func(name, value []byte, flags uint32, last bool) error {
 		if flags&bucketEntry == 0 || len(value) < 16 {
 			return errors.New("an entry stands outside the buckets")
 		}
-		leaf := func(key, value []byte, _ uint32, _ bool) error { return visit(string(name), key, value) }
+		leaf := func(key, value []byte, flags uint32, last bool) error {
+			if flags != 0 && !skip {
+				return errors.New("an entry says that it is a bucket")
+			}
+			return visit(string(name), key, value)
+		}
 		root := binary.LittleEndian.Uint64(value)
 		if root != 0 {
-			return w.tree(root, last, leaf)
+			return w.tree(root, between{}, last, leaf)
 		}
 		// A small bucket stands inside its entry.
 		if len(value) < 16+pageHeader {
@@ -180,7 +185,7 @@ func (m *image) walk(skip bool, visit func(bucket string, key, value []byte) err
 		}
 		b := value[16:]
 		p := page{flags: int(binary.LittleEndian.Uint16(b[8:])), count: int(binary.LittleEndian.Uint16(b[10:])), body: b[pageHeader:]}
-		return w.entries(p, last, leaf)
+		return w.entries(p, between{}, last, leaf)
 	})
 	if err == nil && !skip {
 		err = w.freelist()
@@ -194,9 +199,17 @@ type walk struct {
 	seen map[uint64]bool
 }
 
+// between is where the keys under a page lie: from least to below end, which is
+// nil if nothing follows.
+type between struct{ least, end []byte }
+
+func (b between) holds(key []byte) bool {
+	return bytes.Compare(b.least, key) <= 0 && (b.end == nil || bytes.Compare(key, b.end) < 0)
+}
+
 // tree visits the leaves under a page; last says that what comes last in the
 // bucket lies under it.
-func (w *walk) tree(id uint64, last bool, leaf func(key, value []byte, flags uint32, last bool) error) error {
+func (w *walk) tree(id uint64, keys between, last bool, leaf func(key, value []byte, flags uint32, last bool) error) error {
 	if w.seen[id] {
 		return w.passOver(last, fmt.Errorf("page %d is reached twice", id))
 	}
@@ -206,9 +219,12 @@ func (w *walk) tree(id uint64, last bool, leaf func(key, value []byte, flags uin
 		return w.passOver(last, err)
 	}
 	for i := range uint64(len(p.body)+pageHeader) / uint64(w.size) {
+		if i > 0 && (w.seen[id+i] || id+i >= w.meta.high) && !w.skip {
+			return fmt.Errorf("page %d runs into another", id)
+		}
 		w.seen[id+i] = true
 	}
-	return w.entries(p, last, leaf)
+	return w.entries(p, keys, last, leaf)
 }
 
 func (w *walk) passOver(last bool, err error) error {
@@ -218,7 +234,7 @@ func (w *walk) passOver(last bool, err error) error {
 	return err
 }
 
-func (w *walk) entries(p page, last bool, leaf func(key, value []byte, flags uint32, last bool) error) error {
+func (w *walk) entries(p page, keys between, last bool, leaf func(key, value []byte, flags uint32, last bool) error) error {
 	if p.flags != flagLeaf && p.flags != flagBranch {
 		return w.passOver(last, fmt.Errorf("a page is of the unknown kind %#x", p.flags))
 	}
@@ -234,8 +250,15 @@ func (w *walk) entries(p page, last bool, leaf func(key, value []byte, flags uin
 		if err == nil && bytes.Compare(before, key) >= 0 {
 			err = errors.New("entries are out of order")
 		}
+		if err == nil && !w.skip && !keys.holds(key) {
+			err = errors.New("an entry is not where the way to its page says")
+		}
 		if err == nil && p.flags == flagBranch {
-			err = w.tree(child, last, leaf)
+			under := between{key, keys.end}
+			if i+1 < p.count {
+				under.end, _, _, _, _ = p.element(i + 1) // what is wrong with it comes to light in its turn
+			}
+			err = w.tree(child, under, last, leaf)
 		} else if err == nil {
 			err = leaf(key, value, flags, last)
 		}
