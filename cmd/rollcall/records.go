@@ -321,6 +321,11 @@ func inShort(e chain.Entry) string {
 		}
 		return of + ": " + inWords(c)
 	}
+	if e.Type == string(attendance.TypeKey) {
+		if k, err := attendance.ReadBody[attendance.KeyBody](e.Body); err == nil {
+			return fmt.Sprintf("key %s hands over to %s", k.Old, k.New)
+		}
+	}
 	if e.Type != string(attendance.TypeCheckin) {
 		return string(e.Body)
 	}

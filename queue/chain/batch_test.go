@@ -60,6 +60,7 @@ func FuzzParseBatch(f *testing.F) {
 	l := newHouse(f).ledger(terminalKey, logA, 3)
 	f.Add(chain.FormBatch(l.lines, l.heads[2]))
 	f.Add(chain.FormBatch(l.lines[1:2], l.heads[1]))
+	f.Add(chain.FormBatch(l.lines, l.heads[2], handovers(f, terminalKey, nextKey, tpmKey)...))
 	f.Add([]byte("\n\n"))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		b, err := chain.ParseBatch(payload)

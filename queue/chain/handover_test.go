@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -64,4 +65,34 @@ func TestRingClone(t *testing.T) {
 	require.NoError(t, clone.Follow(handovers(t, terminalKey, otherKey)...))
 	assert.Equal(t, 0, ring.Last())
 	assert.Equal(t, 1, clone.Last())
+}
+
+// FuzzFollow gives a ring any handover, one by the key in force with any payload,
+// and any record that could tell of keys: what the ring takes is handed over by
+// the key before, and leads back to no other.
+func FuzzFollow(f *testing.F) {
+	both := handovers(f, terminalKey, nextKey, tpmKey)
+	f.Add(both[0], `{"terminal":"t-1"}`, "key", `{"old":"`+chain.KeyID(terminalKey.Public())+`","new":"`+chain.KeyID(nextKey.Public())+`","handover":"`+both[0]+`"}`)
+	f.Add(both[1], `{"terminal":"t-1","key":"AA=="}`, "open", `{"key":"`+chain.KeyID(nextKey.Public())+`","handovers":["`+both[0]+`"]}`)
+	f.Add("a.b.c", `{`, "open", `{"key":1}`)
+	f.Fuzz(func(t *testing.T, any, payload, typ, body string) {
+		ring := ringOf(t)
+		_ = ring.Follow(any)
+		if json.Valid([]byte(payload)) {
+			_ = ring.Follow(string(jws(t, terminalKey, chain.PurposeKey, json.RawMessage(payload))))
+		}
+		b := chain.Batch{
+			Entries: []chain.Entry{{V: 1, Log: logA, Seq: 1, Type: typ, Body: []byte(body)}}, Lines: [][]byte{[]byte(body)},
+			Handovers: []string{any}, Head: []byte(any),
+		}
+		_, _, _ = b.Check(ring, 0)
+		again, err := chain.NewRing("t-1", terminalKey.Public(), ring.Handovers()...)
+		require.NoError(t, err)
+		assert.Equal(t, ring, again)
+		ids := map[string]bool{}
+		for place := range ring.Last() + 1 {
+			assert.False(t, ids[ring.ID(place)], "a key stands in the ring twice")
+			ids[ring.ID(place)] = true
+		}
+	})
 }
