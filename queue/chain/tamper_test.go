@@ -269,6 +269,19 @@ func (b *book) record(upTo chain.Seq) chain.Seq {
 	}
 }
 
+// acks is the first record that names the receipt for another; 0 if none does.
+func (b *book) acks(seq chain.Seq) chain.Seq {
+	for _, p := range b.pieces {
+		if p.kind != "record" || p.log != b.log {
+			continue
+		}
+		if e, err := chain.ParseLine(p.text); err == nil && e.Ack != nil && e.Ack.Seq == seq {
+			return p.seq
+		}
+	}
+	return 0
+}
+
 func (b *book) line(seq chain.Seq) []byte { return b.pieces[b.at("record", seq)].text }
 
 // form makes a record with the hash that prev gives, signed by nobody.
@@ -462,6 +475,9 @@ var classes = map[string]func(*book) spoilt{
 		line := b.form(k+1, chain.HashLine(b.line(k)), "checkin", `{"n":-1}`, morning)
 		b.pieces = slices.Insert(b.pieces, b.at("record", k)+1, piece{"record", b.log, k + 1, line})
 		if k+1 == b.from && b.at("record", k+2) < 0 { // nothing that is left follows it
+			if seq := b.acks(k + 1); seq > 0 {
+				return spoilt{seq: seq} // but a receipt for what was lost there is named
+			}
 			return spoilt{says: fmt.Sprintf("no signature %d", k+1)}
 		}
 		return spoilt{seq: k + 1}
