@@ -60,11 +60,12 @@ bench: build setup-test ## figures for docs/performance.md: taps through the who
 SOAK := ./reader ./reader/pcsc ./vision/opencv
 soak: setup-test ## tests of endurance, which run for minutes and measure what a busy machine spoils
 	$(GO) test -count 1 -timeout 1h -tags $(TAGS) -run Soak -v $(SOAK) -soak
+	$(GO) test -count 1 -timeout 1h -run T13 -v ./centre -long
 
 TAMPER := -tamper.rounds 10000 -tamper.seed 1
 proof-tamper: setup-test ## 10,000 manipulations of ledgers, each found and named; TAMPER="-tamper.seed N -tamper.one I" plays one again
 	$(GO) test ./queue/chain -run '^TestT9Tamper$$' -v -count 1 -timeout 30m $(TAMPER)
-	$(GO) test ./centre -run '^TestTamperedDisk' -v -count 1
+	$(GO) test ./centre -run '^TestTamperedDisk' -v -count 1 -long
 
 FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each

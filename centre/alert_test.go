@@ -46,6 +46,7 @@ func TestListenerRaisesAnAlarmForAnAlert(t *testing.T) {
 
 // T28 for this topic: refused in words, acknowledged, and nothing else suffers.
 func TestT28AlertsAndStatesThatAreNone(t *testing.T) {
+	t.Parallel()
 	c, cfg, log := newCentre(t, loopback)
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
 	address, _ := serve(t, c)
@@ -96,6 +97,7 @@ func alarmKinds(t testing.TB, cfg centre.Config) (kinds []string) {
 // comes within a minute, through either way in, and one box that connects again
 // and again raises none.
 func TestT11TwoBoxesWithOneIdentity(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(t *testing.T) (*centre.Centre, centre.Config, string){
 		"listener": func(t *testing.T) (*centre.Centre, centre.Config, string) {
 			c, cfg, _ := newCentre(t, loopback)

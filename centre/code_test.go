@@ -51,6 +51,7 @@ func TestClassCodeIsWhatATerminalOpens(t *testing.T) {
 }
 
 func TestCodeRefuses(t *testing.T) {
+	t.Parallel()
 	good := centre.CodeRequest{Terminal: "t-1", Class: "c-1", Session: "s-1", Trainee: "p-1"}
 	for _, tt := range []struct {
 		name   string

@@ -21,9 +21,10 @@ import (
 	uplink "rollcall/queue/mqtt"
 )
 
-// 1,000 old packets in random order, through the listener: what is stored stays
+// Old packets in random order, 1,000 with -long, through the listener: what is stored stays
 // as it is, and each is answered.
 func TestT13ReplayedThroughTheListener(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	b := admitted(t, c, "t-1")
 	address, _ := serve(t, c)
@@ -37,7 +38,7 @@ func TestT13ReplayedThroughTheListener(t *testing.T) {
 	}
 	contiguous(t, c, b, 150)
 	before := stored(t, c)
-	for range 1000 {
+	for range rounds(200, 1000) {
 		w.publish(2, topic(b, "up/records"), sent[rand.IntN(len(sent))])
 		next[*packets.PubackPacket](w)
 		receipt := next[*packets.PublishPacket](w)
@@ -61,6 +62,7 @@ func (w *wire) acknowledge(p *packets.PublishPacket) {
 // another's name; the signature refuses it. With the list it never arrives
 // (TestMosquittoKeepsATerminalToItsOwnTopics, and the listener's own).
 func TestT14WithoutAnAccessListTheSignatureRefuses(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, log := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
@@ -106,6 +108,7 @@ func withoutLine(text, prefix string) string {
 
 // The broker is killed: the terminal knows within 10 s and records go on.
 func TestF10BrokerKilled(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
@@ -129,6 +132,7 @@ func TestF10BrokerKilled(t *testing.T) {
 // A broker with a short queue acknowledges what nobody is there to take, and
 // drops it. Nothing is let go, and the centre gets it all when it is back.
 func TestF12BrokerDropsQueued(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
@@ -155,6 +159,7 @@ func TestF12BrokerDropsQueued(t *testing.T) {
 // The broker is killed and its persistence is deleted: sessions and what it
 // held are gone, and nothing is missing at the centre.
 func TestF13BrokerLosesItsSession(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")

@@ -14,6 +14,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -29,6 +30,17 @@ import (
 	"rollcall/centre/centretest"
 	"rollcall/queue/chain"
 )
+
+// The row's 1,000 replays are always run against the store itself.
+var long = flag.Bool("long", false, "1,000 replays through the listener instead of 200, 5 tampered disks of each kind instead of 2")
+
+// rounds is how often a test repeats itself.
+func rounds(short, full int) int {
+	if *long {
+		return full
+	}
+	return short
+}
 
 func TestMain(m *testing.M) { os.Exit(centretest.Main(m)) }
 
@@ -61,15 +73,49 @@ func newCentre(t testing.TB, change ...func(*centre.Config)) (*centre.Centre, ce
 		c(&cfg)
 	}
 	require.NoError(t, centre.Init(cfg, time.Now()))
+	if cfg.Database == "" {
+		require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "centre.db"), emptyDatabase(t), 0o600))
+	}
 	log := &logBuffer{}
 	return open(t, cfg, log), cfg, log
 }
 
-// databases are those that a centre can keep its records in; each test of the
-// store runs on both.
+var made struct {
+	once  sync.Once
+	bytes []byte
+}
+
+// emptyDatabase is what the centre makes of no file at all. It is made once:
+// under the race detector that takes longer than most tests.
+func emptyDatabase(t testing.TB) []byte {
+	t.Helper()
+	made.once.Do(func() {
+		dir, err := os.MkdirTemp("", "")
+		require.NoError(t, err)
+		defer os.RemoveAll(dir)
+		cfg := centre.Config{Tenant: "test", Dir: filepath.Join(dir, "centre")}
+		require.NoError(t, centre.Init(cfg, time.Now()))
+		c, err := centre.Open(context.Background(), cfg, discard(), time.Now)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		made.bytes, err = os.ReadFile(filepath.Join(cfg.Dir, "centre.db"))
+		require.NoError(t, err)
+	})
+	return made.bytes
+}
+
+// onEachDatabase runs a test of the store on both that a centre can keep its
+// records in, beside other tests.
 func onEachDatabase(t *testing.T, test func(t *testing.T, on func(*centre.Config))) {
-	t.Run("sqlite", func(t *testing.T) { test(t, func(*centre.Config) {}) })
-	t.Run("postgres", func(t *testing.T) { test(t, onPostgres(t)) })
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(*centre.Config) {})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, onPostgres(t))
+	})
 }
 
 // onPostgres gives each centre that is made with it an empty database.

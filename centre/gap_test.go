@@ -117,6 +117,7 @@ func TestLostRecordsThatComeBackAreSetAside(t *testing.T) {
 // A real ledger loses a file that the centre never had. The centre gets what
 // stands before it, the word that it is lost, and what stands after it.
 func TestF25CentreGoesOnBehindADamagedFile(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []int{0, 1, 2} { // which of four files
 		t.Run(fmt.Sprint("file ", lost), func(t *testing.T) {
 			c, _, _ := newCentre(t, readable)

@@ -181,6 +181,7 @@ func TestListenerAcknowledgesThenSendsTheReceipt(t *testing.T) {
 // While another process holds the database no acknowledgement comes; once it
 // lets go, acknowledgement and receipt do.
 func TestListenerDoesNotAcknowledgeBeforeTheCommit(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	b := admitted(t, c, "t-1")
 	address, _ := serve(t, c)
@@ -269,6 +270,7 @@ func TestListenerTakesABatchOf64KiBAndNoLargerPacket(t *testing.T) {
 }
 
 func TestListenerKeepsATerminalToItsOwnTopics(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
 	address, _ := serve(t, c)
@@ -329,6 +331,7 @@ func TestListenerKeepsATerminalToItsOwnTopics(t *testing.T) {
 }
 
 func TestListenerLetsInAdmittedTerminalsOnly(t *testing.T) {
+	t.Parallel()
 	c, cfg, log := newCentre(t, loopback)
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
 	address, _ := serve(t, c)
@@ -399,6 +402,7 @@ func refusedByHandshake(t *testing.T, address string, cfg *tls.Config) {
 }
 
 func TestListenerRetainsPackagesAcrossARestart(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
 	address, stop := serve(t, c)
@@ -428,6 +432,7 @@ func TestListenerRetainsPackagesAcrossARestart(t *testing.T) {
 
 // A real MQTT library in the role of the terminal.
 func TestListenerWithPaho(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	b := admitted(t, c, "t-1")
 	address, _ := serve(t, c)
@@ -491,6 +496,7 @@ func (b *box) open(t testing.TB, jws []byte) *attendance.Package {
 
 // Another process revokes a terminal that is connected and silent.
 func TestT16RevokedTerminalIsCutOff(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, loopback)
 	revoked, honest := admitted(t, c, "t-1"), admitted(t, c, "t-2")
 	address, _ := serve(t, c)

@@ -115,6 +115,7 @@ func TestLookupKeysDifferByClassAndTerminal(t *testing.T) {
 }
 
 func TestPublishWarns(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		now  time.Time
@@ -263,6 +264,7 @@ func largeRoster(n int) []byte {
 }
 
 func TestRosterLimits(t *testing.T) {
+	t.Parallel()
 	people, err := centre.ParseRoster(largeRoster(5000))
 	require.NoError(t, err)
 	assert.Len(t, people, 5000)

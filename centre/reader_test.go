@@ -219,6 +219,7 @@ func TestReaderRequestsThatAreRefused(t *testing.T) {
 // What lets a reader read lets nobody be a terminal: not on the listener, and
 // not at a broker that takes the certificate's name for the user.
 func TestT16AReadersCertificateIsNoTerminals(t *testing.T) {
+	t.Parallel()
 	c, cfg, log := newCentre(t, loopback)
 	b := admitted(t, c, "t-1")
 	address, _ := serve(t, c)

@@ -399,6 +399,7 @@ func TestT18ReadingOffersNoUpdateOrDelete(t *testing.T) {
 
 // Every route is behind every door.
 func TestReadingDoors(t *testing.T) {
+	t.Parallel()
 	c, _, log := newCentre(t, readable)
 	b := admitted(t, c, "t-1")
 	_, err := c.Ingest(t.Context(), "t-1", b.batch(t, b.append(t, openRecord())))

@@ -59,6 +59,7 @@ func certify(t *testing.T, cfg centre.Config, pub crypto.PublicKey, change func(
 }
 
 func TestRenewedCertificateIsTakenWithoutARestart(t *testing.T) {
+	t.Parallel()
 	c, cfg, log := newCentre(t, loopback, readable)
 	b := admitted(t, c, "t-1")
 	address, _ := serve(t, c)
@@ -146,6 +147,7 @@ func TestRenewTakesTheNamesConfigured(t *testing.T) {
 // Towards a broker the certificate is the client's: the next connection has
 // the renewed one.
 func TestRenewedCertificateTowardsTheBroker(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, log := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	mosquitto := centretest.Mosquitto(t, cfg.Dir, address)

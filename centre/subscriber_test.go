@@ -154,6 +154,7 @@ func subscribe(t *testing.T, c *centre.Centre) {
 // A real ledger, a real uplink, a real Mosquitto that is killed and started
 // again, and the centre behind it.
 func TestThroughMosquitto(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b := admitted(t, c, "t-1")
@@ -179,6 +180,7 @@ func TestThroughMosquitto(t *testing.T) {
 
 // The same terminal on the centre's own listener, which is started again.
 func TestThroughTheListener(t *testing.T) {
+	t.Parallel()
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Listen = freeAddress(t) })
 	b := admitted(t, c, "t-1")
 	address, stop := serve(t, c)
@@ -202,6 +204,7 @@ func TestThroughTheListener(t *testing.T) {
 // What Mosquitto lets a terminal do, with the access list that we ship. It
 // acknowledges what it drops, so only the database tells.
 func TestMosquittoKeepsATerminalToItsOwnTopics(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	c, cfg, _ := newCentre(t, func(cfg *centre.Config) { cfg.Broker = address })
 	b, other := admitted(t, c, "t-1"), admitted(t, c, "t-2")
@@ -234,6 +237,7 @@ func TestMosquittoKeepsATerminalToItsOwnTopics(t *testing.T) {
 }
 
 func TestSubscriberSaysWhyThereIsNoBroker(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel, and says nothing
 	require.NoError(t, err)
 	defer silent.Close()

@@ -20,6 +20,7 @@ import (
 // terminal's real ledger then goes on as best it can, and the centre raises an
 // alarm.
 func TestTamperedDiskRaisesAnAlarm(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		tamper func(t *testing.T, state, older string)
@@ -35,7 +36,7 @@ func TestTamperedDiskRaisesAnAlarm(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, 2))
-			for range 5 {
+			for range rounds(2, 5) {
 				c, cfg, _ := newCentre(t)
 				b := admitted(t, c, "t-1")
 				state, older := t.TempDir(), t.TempDir()

@@ -55,13 +55,14 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// Database is an empty database, and the file with the password for it.
+// Database is an empty schema of the server's one database, which takes a tenth
+// of the time of a database, and the file with the password for it.
 type Database struct {
 	Address      string
 	PasswordFile string
 }
 
-// Postgres makes an empty database. TestMain must call [Main].
+// Postgres makes an empty schema. TestMain must call [Main].
 func Postgres(t testing.TB) Database {
 	t.Helper()
 	mu.Lock()
@@ -74,7 +75,7 @@ func Postgres(t testing.TB) Database {
 	}
 	made++
 	name := "test" + strconv.Itoa(made)
-	server.do(t, "CREATE DATABASE "+name)
+	server.do(t, "CREATE SCHEMA "+name)
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte(password+"\n"), 0o600))
 	return Database{Address: server.address(name), PasswordFile: file}
@@ -91,12 +92,12 @@ func (d Database) Open(t testing.TB) *sql.DB {
 
 func (p *postgres) do(t testing.TB, statement string) {
 	t.Helper()
-	_, err := Database{Address: p.address("postgres")}.Open(t).Exec(statement)
+	_, err := Database{Address: p.address("public")}.Open(t).Exec(statement)
 	require.NoError(t, err)
 }
 
-func (p *postgres) address(name string) string {
-	return "postgres://rollcall@/" + name + "?host=" + url.QueryEscape(p.dir)
+func (p *postgres) address(schema string) string {
+	return "postgres://rollcall@/postgres?host=" + url.QueryEscape(p.dir) + "&search_path=" + schema
 }
 
 // start makes a server and waits until it takes connections. It need not survive
