@@ -65,7 +65,7 @@ soak: setup-test ## tests of endurance, which run for minutes and measure what a
 TAMPER := -tamper.rounds 10000 -tamper.seed 1
 proof-tamper: setup-test ## 10,000 manipulations of ledgers, each found and named; TAMPER="-tamper.seed N -tamper.one I" plays one again
 	$(GO) test ./queue/chain -run '^TestT9Tamper$$' -v -count 1 -timeout 30m $(TAMPER)
-	$(GO) test ./centre -run '^TestTamperedDisk' -v -count 1 -long
+	$(GO) test ./centre -run '^(TestTamperedDisk|TestT10RetiredKey)' -v -count 1 -long
 
 FUZZTIME := 20s
 fuzz: ## every fuzz target for FUZZTIME each

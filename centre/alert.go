@@ -58,10 +58,13 @@ func (c *Centre) openAlert(ctx context.Context, id chain.TerminalID, jws []byte)
 	case err != nil:
 	case a.Log.Terminal() != id:
 		err = fmt.Errorf("it is of terminal %s", a.Log.Terminal())
-	case by < keys.newest:
-		why := retiredKey(keys.ring, by)
-		err = errors.Join(fmt.Errorf("%w: %s", chain.ErrRetired, why),
-			c.raiseAlone(ctx, id, alarm{kind: AlarmKey, log: a.Log, seq: a.Seq, detail: why, occurrence: fmt.Sprintf("%x", sha256.Sum256(jws))}))
+	default:
+		err = keys.retired(by)
+	}
+	if errors.Is(err, chain.ErrRetired) {
+		err = errors.Join(err, c.raiseAlone(ctx, id, alarm{
+			kind: AlarmKey, log: a.Log, seq: a.Seq, detail: err.Error() + retiredAdvice, occurrence: fmt.Sprintf("%x", sha256.Sum256(jws)),
+		}))
 	}
 	if err != nil {
 		return a, fmt.Errorf("%w: %w", ErrRefused, err)

@@ -78,19 +78,20 @@ func (in *intake) signer(k ledgerKeys) error {
 func (in *intake) distrust(why error) *alarm {
 	a := &alarm{kind: AlarmRefused, log: in.batch.Log(), seq: in.batch.First(), detail: why.Error()}
 	if errors.Is(why, chain.ErrRetired) {
-		return in.retired()
+		a.kind, a.detail = AlarmKey, a.detail+retiredAdvice
 	}
 	return a
 }
 
-// retired is the alarm for a batch by a key that another has followed.
-func (in *intake) retired() *alarm {
-	return &alarm{kind: AlarmKey, log: in.batch.Log(), seq: in.batch.First(), detail: retiredKey(in.keys.ring, in.by)}
-}
+const retiredAdvice = ": an old disk or old keys were put back, or somebody has a copy of the old key. " +
+	"If this is the right box, admit it anew under another id"
 
-func retiredKey(ring *chain.Ring, by int) string {
-	return fmt.Sprintf("it is signed by the key %s, which the terminal handed over to %s: an old disk or old keys were put back, "+
-		"or somebody has a copy of the old key. If this is the right box, admit it anew under another id", ring.ID(by), ring.ID(by+1))
+// retired reports that a key signs what is new although another has followed it.
+func (k ledgerKeys) retired(by int) error {
+	if by >= k.newest {
+		return nil
+	}
+	return fmt.Errorf("the key %s was handed over to %s: %w", k.ring.ID(by), k.ring.ID(by+1), chain.ErrRetired)
 }
 
 // handoverRows are the handovers that a group brings: those that its records

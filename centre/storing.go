@@ -135,8 +135,9 @@ func (s *storing) judge(ctx context.Context, in *intake) (brings bool, err error
 	case in.batch.Last() <= in.mark.seq:
 		in.receipt, err = s.currentReceipt(ctx, in)
 		return false, err
-	case in.by < in.keys.newest:
-		return false, s.refuse(ctx, in, *in.retired())
+	}
+	if err := in.keys.retired(in.by); err != nil {
+		return false, s.refuse(ctx, in, *in.distrust(err))
 	}
 	return true, s.begin(ctx, in)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 
 	"rollcall/attendance"
 	"rollcall/device"
@@ -547,4 +548,46 @@ func TestKeyRecordIsLost(t *testing.T) {
 		}
 		stop()
 	}
+}
+
+// A file from before the change lost its last head: it is signed anew with the
+// key in force now, and both verifiers and a centre that has not heard of that
+// key take it, with what stands between by the first.
+func TestHeadSignedAnewAfterAChange(t *testing.T) {
+	b := newBox(t)
+	l := b.days(1)
+	require.NoError(t, l.Close())
+	file := recordFiles(t, b.dir)[0]
+	db, err := bbolt.Open(file, 0o600, nil)
+	require.NoError(t, err)
+	var lost []byte
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte("records"))
+		key, head := bucket.Cursor().Last()
+		require.Equal(t, byte('h'), key[len(key)-1])
+		lost = bytes.Clone(head)
+		return bucket.Delete(key)
+	}))
+	require.NoError(t, db.Close())
+	text, err := os.ReadFile(file) // pages that are free hold it still
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, bytes.ReplaceAll(text, lost, make([]byte, len(lost))), 0o600))
+	for range 4 {
+		b.reopen()
+		l = b.open()
+		if err := l.Each(func(chain.Entry) error { return nil }); err == nil {
+			break
+		}
+		require.NoError(t, l.Close())
+	}
+	queuetest.Start(t, l)
+	assert.Equal(t, "verified 1-42; own word 1-42", b.verify(l.Store))
+	payload, last, err := l.Batch(0, chain.MaxBatchRecords, chain.MaxBatchBytes)
+	require.NoError(t, err)
+	batch, err := chain.ParseBatch(payload)
+	require.NoError(t, err)
+	assert.Equal(t, chain.Seq(11), last, "the file's last")
+	assert.Equal(t, b.keys.Handovers(), batch.Handovers)
+	b.accept(l)
+	assert.Contains(t, b.verify(l.Store), "sealed to 42")
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -164,4 +165,43 @@ func TestRotateKeyKilled(t *testing.T) {
 	for i, point := range points {
 		t.Logf("%-16s %s", point, outcomes[i])
 	}
+}
+
+// TestT10OldDiskWithTheOldKey puts disk and keys back as they were before a
+// change. What that box makes is refused with an alarm, and nothing of the
+// ledger that the centre has is changed.
+func TestT10OldDiskWithTheOldKey(t *testing.T) {
+	v := newTown(t)
+	s := v.station("t-1")
+	older := filepath.Join(t.TempDir(), "state")
+	require.NoError(t, exec.Command("cp", "-a", s.state, older).Run())
+	v.serve()
+	s.order(attendance.CommandRotateKey)
+	_, changes := s.settled()
+	require.Equal(t, 1, changes)
+	before := s.stored()
+
+	require.NoError(t, os.RemoveAll(s.state))
+	require.NoError(t, os.Rename(older, s.state))
+	s.order(attendance.CommandCorrect) // so that it has something to say
+	p, said := program(t, s.file, "yes")
+	require.Eventually(t, func() bool {
+		alarms, err := s.centre.Alarms(context.Background(), false, 0, 100)
+		return err == nil && slices.ContainsFunc(alarms, func(a centre.Alarm) bool {
+			return a.Kind == centre.AlarmFork || a.Kind == centre.AlarmKey // other bytes, or a second change of the same key
+		})
+	}, 30*time.Second, 20*time.Millisecond, "%s", said)
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.Wait())
+	assert.Equal(t, before, s.stored())
+}
+
+// stored is what the centre has of the terminal.
+func (s *station) stored() (lines []string) {
+	s.Helper()
+	require.NoError(s, s.centre.Records(context.Background(), s.id, true, func(r centre.Row) error {
+		lines = append(lines, fmt.Sprint(r.Log, " ", r.Seq, " ", r.Hash))
+		return nil
+	}))
+	return lines
 }

@@ -104,11 +104,13 @@ func (r *Ring) follow(jws string) error {
 		return fmt.Errorf("%w: %w", err, ErrMalformed)
 	}
 	id := KeyID(next)
-	if at := r.index(id); at >= 0 || by+1 < len(r.keys) {
-		if at != by+1 {
-			return fmt.Errorf("it leads to another key than the handover known: %w", ErrSignature)
-		}
+	switch at := r.index(id); {
+	case by < r.Last() && at == by+1:
 		return nil // known
+	case by < r.Last():
+		return fmt.Errorf("it leads to another key than the handover known: %w", ErrRetired)
+	case at >= 0:
+		return fmt.Errorf("it leads back to a key before it: %w", ErrSignature)
 	}
 	r.keys = append(r.keys, ringKey{id, next, jws})
 	return nil

@@ -138,7 +138,7 @@ func TestWrongChangeIsFound(t *testing.T) {
 		{"a handover by the retired key", from(6, record(nextKey, tpmKey, by(terminalKey, tpmKey))), 7, "its handover is by another key"},
 		{"a handover by a stranger", from(6, record(nextKey, tpmKey, by(strangerKey, tpmKey))), 7, "its handover is by another key"},
 		{"another terminal's handover", from(6, record(nextKey, tpmKey, other)), 7, `it is of terminal "t-2"`},
-		{"back to the first key", from(6, record(nextKey, terminalKey, by(nextKey, terminalKey))), 7, "another key than the handover known"},
+		{"back to the first key", from(6, record(nextKey, terminalKey, by(nextKey, terminalKey))), 7, "back to a key before it"},
 		{"no handover", from(6, record(nextKey, tpmKey, "")), 7, "its handover is by another key"},
 		{"a change that is kept out", from(6, func(l *ledger) { l.key = tpmKey; l.add(`{}`) }), 7, "no handover leads to"},
 		{"a key record that is taken out", slices.Delete(l.whole(), 13, 15), 7, "is missing"},
