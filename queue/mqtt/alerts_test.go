@@ -26,6 +26,7 @@ func (c *centre) opened() []chain.Alert {
 }
 
 func TestAlertsGoBeforeTheBacklog(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		s.add(300)
@@ -46,6 +47,7 @@ func TestAlertsGoBeforeTheBacklog(t *testing.T) {
 }
 
 func TestAlertsAreRateLimitedAndComeAgain(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		stop := s.run()

@@ -42,6 +42,10 @@ type centre struct {
 	// wire is told of each packet; nil tells nobody.
 	wire func(cl *broker.Client, way string, pk packets.Packet)
 
+	// away has virtual leave it to the test to call back.
+	away bool
+	back func()
+
 	mu      sync.Mutex // guards what follows
 	lines   [][]byte   // stored, from seq 1
 	batches [][2]chain.Seq

@@ -48,6 +48,7 @@ func TestF11AcceptsThenNeverAnswers(t *testing.T) {
 // 2 s each way with jitter, 16 kbit/s: batches shrink to what the line carries,
 // and the line is used well.
 func TestF15SlowLine(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	sizes := []int{}
 	c.script = func(_ int, b chain.Batch) reply {

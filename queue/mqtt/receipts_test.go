@@ -21,7 +21,7 @@ import (
 	"rollcall/queue/queuetest"
 )
 
-var offlineReceipts = flag.Int("offline.receipts", 600, "hostile receipts to answer batches with")
+var offlineReceipts = flag.Int("offline.receipts", 300, "hostile receipts to answer batches with")
 
 // liar answers batches with what looks like a receipt.
 type liar struct {
@@ -190,6 +190,7 @@ func receiptRuns(t *testing.T, seed uint64, n int, ledger func(*site) mqtt.Ledge
 
 // No record is let go without a valid receipt, whatever comes in its place.
 func TestNoReceiptNoLettingGo(t *testing.T) {
+	t.Parallel()
 	letGo, told, _ := receiptRuns(t, *offlineSeed, *offlineReceipts, own, sealed)
 	fmt.Printf("seed %d: %d hostile receipts of %d kinds: %d let a record go\n", *offlineSeed, *offlineReceipts, len(lies), letGo)
 	assert.Zerof(t, letGo, "%v", told)
@@ -204,6 +205,7 @@ func sealed(s *site) chain.Seq { return s.ledger.Status().Receipted }
 
 // A seed plays the same lies again, to the same batches at the same times.
 func TestNoReceiptSeedReplays(t *testing.T) {
+	t.Parallel()
 	_, _, first := receiptRuns(t, 7, 100, own, sealed)
 	_, _, again := receiptRuns(t, 7, 100, own, sealed)
 	_, _, other := receiptRuns(t, 8, 100, own, sealed)
@@ -239,6 +241,7 @@ func (g *gullible) Marks() (log chain.LogID, last, receipted chain.Seq) {
 
 // The control: a ledger that believes what it is told lets records go.
 func TestNoReceiptControlBelieves(t *testing.T) {
+	t.Parallel()
 	var g *gullible
 	letGo, _, _ := receiptRuns(t, *offlineSeed, 100,
 		func(s *site) mqtt.Ledger {

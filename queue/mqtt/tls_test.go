@@ -42,6 +42,7 @@ func (d *onDisk) set(text string, err error) {
 // are stored and sent on, after the end they wait, and a new certificate on
 // disk mends it without a restart.
 func TestF18CertificateEnds(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	server := a.issue(t, chain.RoleCentre, "centre", nil)
 	begin := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // of virtual time

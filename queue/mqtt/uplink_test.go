@@ -153,7 +153,10 @@ func virtual(t *testing.T, change func(*mqtt.Config), c *centre, test func(t *te
 		}()
 		s.uplink.SetDial(p.dial)
 		if c != nil {
-			serve(t, p, a.serverTLS(t, server), c)
+			c.back = func() { serve(t, p, a.serverTLS(t, server), c) }
+			if !c.away {
+				c.back()
+			}
 			defer c.stop()
 		}
 		test(t, s, p)
@@ -161,6 +164,7 @@ func virtual(t *testing.T, change func(*mqtt.Config), c *centre, test func(t *te
 }
 
 func TestRecordsGoUpInOrder(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		stop := s.run()
@@ -200,8 +204,9 @@ func TestAcknowledgedAndForgotten(t *testing.T) {
 
 // A broker that lost the subscription acknowledges for ever and passes on no
 // receipt: the third batch ends the connection, and the next one subscribes
-// anew. Where the centre itself is away, the pauses grow.
+// anew.
 func TestSubscriptionLost(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		defer s.run()()
@@ -214,17 +219,23 @@ func TestSubscriptionLost(t *testing.T) {
 		assert.Equal(t, []string{"online", "no_receipt", "online"}, s.said())
 		assert.InDelta(t, 30+60+120, time.Since(began).Seconds(), 1.5)
 	})
-	away := &centre{script: func(int, chain.Batch) reply { return reply{forget: true} }}
-	virtual(t, nil, away, func(t *testing.T, s *site, _ *pipes) {
+}
+
+// Where the centre behind a broker is away, the pauses grow.
+func TestCentreAwayBehindItsBroker(t *testing.T) {
+	t.Parallel()
+	c := &centre{script: func(int, chain.Batch) reply { return reply{forget: true} }}
+	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		defer s.run()()
 		time.Sleep(6 * time.Hour)
-		sent, _ := away.seen()
+		sent, _ := c.seen()
 		assert.Less(t, len(sent), 250, "without pauses it would be 308")
 		assert.Greater(t, len(sent), 100)
 	})
 }
 
 func TestConnectionCut(t *testing.T) {
+	t.Parallel()
 	for name, r := range map[string]reply{
 		"before it was stored":         {cut: true, forget: true},
 		"stored, acknowledgement lost": {cut: true},
@@ -306,6 +317,7 @@ func TestReceiptsThatLetNothingGo(t *testing.T) {
 
 // Receipts that come twice, late or in another order change nothing.
 func TestReceiptsOutOfOrder(t *testing.T) {
+	t.Parallel()
 	var old [][]byte
 	c := &centre{}
 	c.script = func(_ int, b chain.Batch) reply {
@@ -330,6 +342,7 @@ func TestReceiptsOutOfOrder(t *testing.T) {
 // A centre that came back from an older copy says where it stands; what it
 // lost is sent again.
 func TestCentreLostRecords(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		s.add(300)
@@ -372,6 +385,7 @@ func (s *site) on(l mqtt.Ledger, p *pipes) {
 // A receipt is stored while the next batch is under way, so that on a long way
 // the disk costs nothing; the last one is stored at once.
 func TestDiskWorksWhileABatchIsUnderWay(t *testing.T) {
+	t.Parallel()
 	const rtt, disk = 50 * time.Millisecond, 20 * time.Millisecond
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, p *pipes) {
@@ -448,7 +462,8 @@ func (o olderEpoch) Receipt(jws []byte) (chain.Receipt, error) {
 }
 
 func TestBrokerAwayForADay(t *testing.T) {
-	c := &centre{}
+	t.Parallel()
+	c := &centre{away: true}
 	addresses := func(cfg *mqtt.Config) { cfg.Addresses = []string{"a.test:1", "b.test:1"} }
 	virtual(t, addresses, c, func(t *testing.T, s *site, p *pipes) {
 		var mu sync.Mutex
@@ -469,9 +484,10 @@ func TestBrokerAwayForADay(t *testing.T) {
 		})
 		defer s.run()()
 		for range 24 {
-			s.add(20)
+			s.add(5)
 			time.Sleep(time.Hour)
 		}
+		c.back()
 		s.emptied()
 		assert.Less(t, time.Since(back), 5*time.Minute+time.Second)
 		c.truth(s.ledger)
@@ -535,6 +551,7 @@ func TestCommandsComeDown(t *testing.T) {
 // The records that a ledger was told to send again go again, in order, and the
 // centre, which has them, sends the terminal on.
 func TestRecordsGoAgainOnCommand(t *testing.T) {
+	t.Parallel()
 	c := &centre{}
 	virtual(t, nil, c, func(t *testing.T, s *site, _ *pipes) {
 		s.add(300)
