@@ -19,7 +19,7 @@ import (
 	"rollcall/attendance"
 )
 
-var blockCuts = flag.Int("block-cuts", 4, "power cuts that TestF24PowerCutUnderExt4 makes")
+var blockCuts = flag.Int("block-cuts", 3, "power cuts that TestF24PowerCutUnderExt4 makes")
 
 // diskSize holds the ballast and some days.
 const diskSize = 48 << 20

@@ -152,7 +152,7 @@ func lost(t *testing.T, l *queue.Ledger, stored []attendance.Stored) (n int) {
 	return n
 }
 
-var rounds = flag.Int("rounds", 20, "times that TestF23KilledWhileAppending kills")
+var rounds = flag.Int("rounds", 12, "times that TestF23KilledWhileAppending kills")
 
 // No record that was acknowledged is lost when the process is killed, and the
 // chain verifies after each time.

@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	damageRuns = flag.Int("damage", 60, "random damages that TestF25Damage makes")
+	damageRuns = flag.Int("damage", 30, "random damages that TestF25Damage makes")
 	damageSeed = flag.Uint64("damage-seed", 1, "seed of the first of them; run n has seed + n")
 )
 

@@ -138,7 +138,7 @@ func startsWith(t *testing.T, dir string, stored []attendance.Stored) {
 	verify(t, l.Store)
 }
 
-var tornStep = flag.Int("torn-step", 331, "bytes between two truncations of TestF26TornAtEveryByte; 1 takes every byte")
+var tornStep = flag.Int("torn-step", 787, "bytes between two truncations of TestF26TornAtEveryByte; 1 takes every byte")
 
 // The newest file is cut at every byte of its last pages: the daemon starts,
 // keeps what is left, and names what is lost.

@@ -34,7 +34,7 @@ import (
 )
 
 var (
-	cuts       = flag.Int("cuts", 50, "power cuts that TestF24PowerCut makes")
+	cuts       = flag.Int("cuts", 24, "power cuts that TestF24PowerCut makes")
 	cutSeed    = flag.Uint64("cut-seed", 1, "seed of the first of them; cut n has seed + n")
 	cutJournal = flag.String("cut-journal", "", "name of the files of what is cut: read if they are there, else made. With them a seed gives the same bytes again")
 )
