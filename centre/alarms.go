@@ -27,7 +27,7 @@ const (
 	AlarmNoEnrolment AlarmKind = "face_unfounded"    // a face match that names no live enrolment of that trainee
 	AlarmReceipt     AlarmKind = "receipt_unknown"   // a record that names a receipt which this centre never gave
 	AlarmCommand     AlarmKind = "command_unknown"   // a terminal was sent a command that this centre never gave
-	AlarmBody        AlarmKind = "body"              // a record whose body cannot be read
+	AlarmBody        AlarmKind = "body"              // a record whose body cannot be read, or that no verifier takes
 )
 
 // alarm is one to be raised. seq is 0 where no record can be named.

@@ -72,12 +72,18 @@ func newCentre(t testing.TB, change ...func(*centre.Config)) (*centre.Centre, ce
 	for _, c := range change {
 		c(&cfg)
 	}
-	require.NoError(t, centre.Init(cfg, time.Now()))
+	begin(t, cfg, time.Now())
+	log := &logBuffer{}
+	return open(t, cfg, log), cfg, log
+}
+
+// begin makes a centre's keys and, in a file, its empty database.
+func begin(t testing.TB, cfg centre.Config, now time.Time) {
+	t.Helper()
+	require.NoError(t, centre.Init(cfg, now))
 	if cfg.Database == "" {
 		require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "centre.db"), emptyDatabase(t), 0o600))
 	}
-	log := &logBuffer{}
-	return open(t, cfg, log), cfg, log
 }
 
 var made struct {

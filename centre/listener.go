@@ -36,8 +36,8 @@ const (
 // Listener is the centre's own MQTT broker. It serves admitted terminals only:
 // TLS 1.3, a client certificate of the centre's authority with the key the
 // terminal was admitted with, the client id its CommonName. A terminal may
-// publish its records and state, and hear what is addressed to it; nothing
-// else.
+// publish its records, state and alerts, and hear what is addressed to it;
+// nothing else.
 //
 // The acknowledgement of a batch is sent after the database commit, and the
 // receipt after the acknowledgement. A batch that the store did not take is

@@ -37,7 +37,7 @@ func planJSON(day time.Time, rest string) string {
 func clocked(t testing.TB, now time.Time) (*centre.Centre, *box) {
 	t.Helper()
 	cfg := centre.Config{Tenant: "test", Dir: filepath.Join(t.TempDir(), "centre")}
-	require.NoError(t, centre.Init(cfg, now))
+	begin(t, cfg, now)
 	c, err := centre.Open(t.Context(), cfg, discard(), func() time.Time { return now })
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
