@@ -425,7 +425,7 @@ func TestPackageCommand(t *testing.T) {
 		says string // of the error
 	}{
 		{"roster beside the class file", []string{"-terminal", "t-1", s.write("class.json", fmt.Sprintf(classFile, `,"roster":"roster.csv"`))}, "2 trainees, 1 sessions, published to t-1 as number 1", ""},
-		{"roster with a plan", []string{"-terminal", "t-1", "-plan", plan, roster}, "published to t-1 as number 2", ""},
+		{"roster with a plan", []string{"-terminal", "t-1", "-plan", plan, roster}, "published to t-1 as number 1", ""},
 		{"warned of what looks odd", []string{"-terminal", "t-1", "-plan", plan, roster}, "please look again: no session is today", ""},
 		{"wrong check digit", []string{"-terminal", "t-1", "-plan", plan, bad}, "", "bad.csv: class file refused:\n  line 2: person_no has a wrong check digit"},
 		{"no roster at all", []string{"-terminal", "t-1", plan}, "", "no trainee"},
