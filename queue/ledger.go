@@ -477,15 +477,11 @@ func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byt
 	if first {
 		log, from = gap.Log, gap.Seq-1
 	}
-	ring := l.signs().ring
-	if ring.Last() > 0 {
-		maxBytes -= handoversSize
-	}
-	r, err := l.run(log, from, maxRecords, maxBytes)
+	r, err := l.run(log, from, maxRecords, min(maxBytes, chain.MaxBatchBytes-handoversSize))
 	if err != nil || len(r.lines) == 0 {
 		return nil, after, err
 	}
-	now := l.now()
+	now, ring := l.now(), l.signs().ring // after the lines: a change of the key may have come between
 	e := now.find(log)
 	_, by, err := ring.OpenHead(r.head)
 	if err != nil {

@@ -241,12 +241,30 @@ func TestRotateBesideWriters(t *testing.T) {
 			wrote <- err
 		}()
 	}
+	done, read := make(chan struct{}), make(chan error, 1)
+	go func() { // as the uplink does
+		for {
+			select {
+			case <-done:
+				read <- nil
+				return
+			default:
+			}
+			_, last, _ := l.Marks()
+			if _, _, err := l.Batch(max(last, 3)-3, chain.MaxBatchRecords, chain.MaxBatchBytes); err != nil {
+				read <- err
+				return
+			}
+		}
+	}()
 	for range 5 {
 		require.NoError(t, l.Rotate(t.Context()))
 	}
 	for range 4 {
 		require.NoError(t, <-wrote)
 	}
+	close(done)
+	require.NoError(t, <-read)
 	assert.Equal(t, "verified 1-206; own word 1-206", b.verify(l.Store))
 	b.accept(l)
 }
