@@ -3,17 +3,20 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"rollcall/attendance"
 	"rollcall/device"
+	"rollcall/queue"
 	"rollcall/queue/chain"
 )
 
@@ -97,6 +100,37 @@ func TestShow(t *testing.T) {
 	assert.Contains(t, text, `"code": "removed"`)
 	err := run(t.Context(), []string{"ledger", "show", "-seq", "7", b.state}, &bytes.Buffer{})
 	assert.ErrorContains(t, err, "no such record")
+}
+
+// A correction stands beside what it corrects, and is shown with it.
+func TestT18ShowGivesBothVersions(t *testing.T) {
+	b := newBooks(t)
+	keys, err := device.OpenKeys(filepath.Join(b.state, "keys"))
+	require.NoError(t, err)
+	clock, err := device.SystemClock(time.UTC)
+	require.NoError(t, err)
+	l, err := queue.Open(queue.Config{Dir: b.state, Terminal: "t-1", Key: keys.Ledger(), ReceiptKey: keys.Ledger().Public(), Stamp: clock.Stamp, Software: "test"}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	stop := runLedger(t, l)
+	checkin, err := l.Append(t.Context(), attendance.NewRecord(attendance.TypeCheckin, attendance.CheckinBody{
+		Trainee: "p-1", Class: "c-1", Session: "s-1", Decision: attendance.OnTime, Card: attendance.CardEvidence{Level: attendance.LevelFile}}))
+	require.NoError(t, err)
+	line, err := l.Line(l.Status().Log, chain.Seq(checkin.Seq))
+	require.NoError(t, err)
+	_, err = l.Append(t.Context(), attendance.NewRecord(attendance.TypeCorrection, attendance.CorrectionBody{Serial: 9, Correct: attendance.Correct{
+		Log: string(l.Status().Log), Seq: checkin.Seq, Hash: chain.HashLine(line).String(), Decision: attendance.Void, Operator: "op-1", Reason: "tapped for another"}}))
+	require.NoError(t, err)
+	stop()
+
+	list := said(t, "ledger", "show", b.state)
+	assert.Regexp(t, `(?m)^ +7 .* checkin +p-1 c-1 s-1, on_time, card file`, list)
+	assert.Regexp(t, `(?m)^ +8 .* correction +of record 7: void, by op-1: tapped for another`, list)
+	one := said(t, "ledger", "show", "-seq", "7", b.state)
+	assert.Contains(t, one, `"decision": "on_time"`)
+	assert.Contains(t, one, "\ncorrected by record 8: void, by op-1: tapped for another\n")
+	rows, err := csv.NewReader(strings.NewReader(said(t, "ledger", "export", "-csv", b.state))).ReadAll()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"void", "t-1"}, []string{rows[8][4], strings.Split(rows[8][len(rows[8])-1], "/")[0]})
 }
 
 func TestACheckInByFaceAloneIsListedWithoutACard(t *testing.T) {

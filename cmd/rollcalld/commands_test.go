@@ -317,6 +317,7 @@ func d0sign(r *rand.Rand) []byte {
 // class among good ones (F19 too). None is carried out, the good ones are, each
 // once, and each reason leaves one record an hour with the count of the rest.
 func TestT15HostileCommands(t *testing.T) {
+	t.Parallel()
 	const seed = 15
 	r := rand.New(rand.NewPCG(seed, 0))
 	d := newDesk(t)
@@ -363,6 +364,7 @@ func TestT15Control(t *testing.T) {
 
 // Each class is refused for its own reason, once an hour.
 func TestT15ReasonsAndRate(t *testing.T) {
+	t.Parallel()
 	for _, f := range forgeries() {
 		t.Run(f.name, func(t *testing.T) {
 			d := newDesk(t)

@@ -99,7 +99,7 @@ func (w *wiretap) serve(t *testing.T, keys string) (address string) {
 // that somebody else sends and that the contract refuses. What the demonstration
 // sends is held to the contract by itself (cmd/rollcall-sim).
 func TestWireIsAsPublished(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	dir, tap := t.TempDir(), &wiretap{}
 	cfg := centre.Config{Tenant: "demo", Dir: filepath.Join(dir, "centre"), Listen: "127.0.0.1:0"}
 	require.NoError(t, centre.Init(cfg, time.Now()))

@@ -35,10 +35,20 @@ import (
 // record; else it kills itself at the point of a command that [dieAt] knows.
 const theProgram = "ROLLCALLD_IS_THE_PROGRAM"
 
+// programs is where tests build other programs.
+var programs string
+
 func TestMain(m *testing.M) {
 	switch how := os.Getenv(theProgram); how {
 	case "":
-		os.Exit(m.Run())
+		_ = os.Setenv("PCSCLITE_CSOCK_NAME", "/nonexistent/pcscd") // no test here has a card reader
+		var err error
+		if programs, err = os.MkdirTemp("", "rollcalld-test-"); err != nil {
+			panic(err)
+		}
+		status := m.Run()
+		_ = os.RemoveAll(programs)
+		os.Exit(status)
 	case "yes":
 		main()
 		os.Exit(0)
@@ -75,7 +85,7 @@ func (e early) Append(ctx context.Context, r attendance.Record) (attendance.Stor
 func program(t testing.TB, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
 	t.Helper()
 	p, said = exec.Command(os.Args[0], "-config", file), &bytes.Buffer{}
-	p.Env = append(os.Environ(), theProgram+"="+how, "PCSCLITE_CSOCK_NAME=/nonexistent/pcscd", "GORACE=atexit_sleep_ms=0")
+	p.Env = append(os.Environ(), theProgram+"="+how, "GORACE=atexit_sleep_ms=0")
 	p.Stderr = said
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out must not leave it behind
 	require.NoError(t, p.Start())
@@ -85,7 +95,7 @@ func program(t testing.TB, file, how string) (p *exec.Cmd, said *bytes.Buffer) {
 // Two daemons on one state directory: the second ends with status 1 and a plain
 // sentence.
 func TestF39SecondDaemonEnds(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	file, state := admitted(t)
 	stop := start(t, file, state)
 	second, said := program(t, file, "yes")
@@ -106,7 +116,6 @@ type scanRoom struct {
 }
 
 func newScanRoom(t *testing.T) *scanRoom {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
 	r := &scanRoom{scanner: &simulator.GM65{End: "\r"}}
 	r.file, r.state = admitted(t)
 	dir := filepath.Dir(r.state)
@@ -222,6 +231,7 @@ func verifyExport(store *queue.Store, cert *x509.Certificate, trust *chain.Trust
 
 // What the screen said is stored is on disk, whenever the daemon is killed.
 func TestF23KilledDaemon(t *testing.T) {
+	t.Parallel()
 	r := newScanRoom(t)
 	var seen []string
 	for round := range *kills {
@@ -237,6 +247,7 @@ func TestF23KilledDaemon(t *testing.T) {
 
 // The harness finds a daemon that answers 20 ms before it stores.
 func TestF23KilledDaemonControl(t *testing.T) {
+	t.Parallel()
 	r := newScanRoom(t)
 	require.NoError(t, start(t, r.file, r.state)()) // makes the ledger
 	shown, lost := 0, 0

@@ -78,7 +78,7 @@ func recalled(t *testing.T, state string) (book *attendance.Book, seen chain.Lin
 // and knows the same as one that reads all. A book that is damaged, or not of
 // this ledger, is not believed.
 func TestBookIsWrittenDownAndRecalled(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	file, state := admitted(t)
 	backlog(t, state, bookEvery+10)
 	require.NoError(t, start(t, file, state)())
@@ -115,7 +115,6 @@ func BenchmarkColdRestart(b *testing.B) {
 	shipped := filepath.Join(b.TempDir(), "rollcalld")
 	out, err := exec.Command("go", "build", "-trimpath", "-o", shipped, ".").CombinedOutput()
 	require.NoError(b, err, "%s", out)
-	b.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(b.TempDir(), "no.pcscd"))
 	file, state := admitted(b)
 	text, err := os.ReadFile(file)
 	require.NoError(b, err)

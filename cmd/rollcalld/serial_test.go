@@ -27,7 +27,7 @@ import (
 // centre's word alone, an identity card by the roster, and a stranger's code
 // names nobody.
 func TestCodesAndIdentityCardsThroughTheDaemon(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	file, state := admitted(t)
 	dir := filepath.Dir(state)
 	scanner, module := &simulator.GM65{End: "\r"}, &simulator.IDCardModule{}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,8 +71,10 @@ func start(t *testing.T, file, state string) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, []string{"-config", file}, t.Output()) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() { _ = stop() }) // of a test that failed before
 	ready(t, state)
-	return func() error { cancel(); return <-ended }
+	return stop
 }
 
 // ready waits until the daemon of a state directory can store a check-in.
@@ -87,7 +90,7 @@ func ready(t *testing.T, state string) {
 // TestTerminalIsReadyWithoutDevicesOrNetwork: no pcscd, no worker, no centre,
 // and still it can store a check-in, say what is wrong, and be stopped.
 func TestTerminalIsReadyWithoutDevicesOrNetwork(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	file, state := admitted(t)
 	stop := start(t, file, state)
 	client := control.NewClient(state)
@@ -120,7 +123,7 @@ func TestTerminalIsReadyWithoutDevicesOrNetwork(t *testing.T) {
 }
 
 func TestDamagedLedgerIsSetAsideAndTheTerminalStarts(t *testing.T) {
-	t.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(t.TempDir(), "no.pcscd"))
+	t.Parallel()
 	file, state := admitted(t)
 	require.NoError(t, start(t, file, state)())
 
