@@ -120,7 +120,7 @@ func (h *history) observe(e chain.Entry) {
 		return // advice that nobody can read
 	}
 	if wall, err := time.Parse(attendance.TimeLayout, body.Wall); err == nil {
-		b.anchors = append(b.anchors, anchor{body.Source, e.Seq, time.Duration(body.UpMS) * time.Millisecond, wall, time.Duration(body.ErrMS) * time.Millisecond})
+		b.anchors = append(b.anchors, anchor{body.Source, e.Seq, bounded(body.UpMS), wall, bounded(body.ErrMS)})
 	}
 }
 
@@ -173,7 +173,13 @@ func (a *anchor) at(up time.Duration) bounds {
 
 func drift(d time.Duration) time.Duration { return d.Abs() / 1e6 * crystalPPM }
 
-func sinceBoot(e chain.Entry) time.Duration { return time.Duration(e.At.UpMS) * time.Millisecond }
+func sinceBoot(e chain.Entry) time.Duration { return bounded(e.At.UpMS) }
+
+// bounded keeps milliseconds that somebody wrote within what can be counted
+// with: 0 to 50 years.
+func bounded(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), 50*365*24*3600*1000)) * time.Millisecond
+}
 
 // date says when a record was formed.
 func (h *history) date(e chain.Entry) dated {
@@ -205,7 +211,7 @@ func byItself(e chain.Entry) (b bounds, ok bool) {
 	if e.At.Clock != chain.ClockSynced && e.At.Clock != chain.ClockHoldover {
 		return b, false
 	}
-	off := time.Duration(e.At.ErrMS) * time.Millisecond
+	off := bounded(e.At.ErrMS)
 	return bounds{e.At.Wall.Add(-off), e.At.Wall.Add(off)}, true
 }
 

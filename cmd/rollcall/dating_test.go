@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/csv"
 	"fmt"
 	"log/slog"
@@ -344,4 +345,39 @@ func TestT12ReportsDateRecords(t *testing.T) {
 	require.NoError(t, os.WriteFile(export, []byte(said(t, "ledger", "export", state)), 0o600))
 	assert.Contains(t, said(t, "ledger", "show", export), fmt.Sprintf("%-8s", "own word"), "without the centre's key receipts count for nothing")
 	assert.Equal(t, list, said(t, "ledger", "show", "-trust", filepath.Join(state, "keys", "admission.json"), export))
+}
+
+// Whatever lines say, each record is dated, and no span ends before it begins
+// unless the receipts alone say so.
+func FuzzHistory(f *testing.F) {
+	var seed []byte
+	for _, e := range entries([]stamp{
+		{boot: "b1", up: minute, wall: wrong(minute), clock: chain.ClockUnsynced},
+		{boot: "b1", up: 2 * minute, wall: right(2 * minute), clock: chain.ClockSynced, err: second, anchor: anchored(attendance.TimeReceipt, 2*minute, 0), ack: 1},
+		{boot: "b2", up: minute, wall: wrong(minute), clock: chain.ClockSuspect, ack: 2},
+		{boot: "b3", up: minute, wall: right(hour), clock: chain.ClockHoldover, err: minute, anchor: anchored(attendance.TimeKernel, minute, hour)},
+	}) {
+		line, err := e.Line()
+		require.NoError(f, err)
+		seed = append(append(seed, line...), '\n')
+	}
+	f.Add(seed, int64(90), uint64(2))
+	f.Fuzz(func(t *testing.T, text []byte, after int64, covers uint64) {
+		receipts := received{"t-1/e1": {{Seq: chain.Seq(covers), At: chain.NewWall(truth.Add(bounded(after)))}}}
+		h := newHistory(receipts.bounds)
+		var all []chain.Entry
+		for line := range bytes.Lines(text) {
+			if e, err := chain.ParseLine(bytes.TrimSuffix(line, []byte("\n"))); err == nil {
+				h.observe(e)
+				all = append(all, e)
+			}
+		}
+		for _, e := range all {
+			d := h.date(e)
+			_ = d.in(e).String()
+			if !d.against && !d.from.IsZero() && !d.to.IsZero() {
+				assert.False(t, d.from.After(d.to), "%s", d)
+			}
+		}
+	})
 }
