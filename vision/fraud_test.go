@@ -17,6 +17,7 @@ import (
 // TestT2BorrowedCardsLeaveAMismatch presents everybody's card with everybody
 // else's face. It proves the path, not a rate: n is small.
 func TestT2BorrowedCardsLeaveAMismatch(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	pairs := 0
 	for a := range h.people {
@@ -49,6 +50,7 @@ func TestT2BorrowedCardsLeaveAMismatch(t *testing.T) {
 // TestT3PrintedPhotoIsAdviceOnly: what the liveness net says goes into the
 // record and decides nothing, since nobody measured it; and it says something.
 func TestT3PrintedPhotoIsAdviceOnly(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	for i, live := range []float64{0, 0.03, 1} {
 		h.show(h.people[i].checkIn, live)
@@ -70,6 +72,7 @@ func TestT3PrintedPhotoIsAdviceOnly(t *testing.T) {
 // to a match and never to more, as no challenge is asked and no check of what
 // is alive was measured.
 func TestT4ReplaySaysMatchOnly(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	for i := range h.people {
 		h.show(h.people[i].checkIn, 1) // the liveness net is fooled too
@@ -83,6 +86,7 @@ func TestT4ReplaySaysMatchOnly(t *testing.T) {
 // ends unconfirmed at once, whoever is seen; when the camera is well again, so
 // are check-ins.
 func TestT6SuspectCameraProvesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	h.scene.Code = vision.CodeSuspect
 	h.show(h.people[0].checkIn, 1)
@@ -101,7 +105,9 @@ func TestT6SuspectCameraProvesNothing(t *testing.T) {
 	told(true)
 	h.scene.Code = vision.CodeBlack
 	h.show(h.people[0].checkIn, 1)
+	h.look = 5 * time.Second // one look a second that sees nothing, until the deadline
 	h.tap(name(0))
+	h.look = 800 * time.Millisecond
 	told(true) // a cover on the lens makes nothing well
 	h.scene.Code = ""
 	h.show(h.people[0].checkIn, 1)
@@ -117,6 +123,7 @@ func TestT6SuspectCameraProvesNothing(t *testing.T) {
 // person again with a second card: flagged with the check-in that it resembles,
 // recorded all the same, and nobody else is. The next session remembers nothing.
 func TestT7OneFaceWithTwoCardsIsFlagged(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	first := map[attendance.TraineeID]uint64{}
 	for i := range h.people {
@@ -144,6 +151,7 @@ func TestT7OneFaceWithTwoCardsIsFlagged(t *testing.T) {
 
 // TestAThresholdIsTheCalibrationsOfThisEmbedder, and of no other.
 func TestAThresholdIsTheCalibrationsOfThisEmbedder(t *testing.T) {
+	t.Parallel()
 	for what, c := range map[string]struct {
 		embedder   string
 		calibrated bool

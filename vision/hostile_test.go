@@ -186,6 +186,7 @@ func TestF8HostileStreamsAreSurvived(t *testing.T) {
 // TestF7ARTSPServerThatNeverAnswersIsKilledOff listens and says nothing, as a
 // camera that hangs.
 func TestF7ARTSPServerThatNeverAnswersIsKilledOff(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()

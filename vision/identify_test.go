@@ -43,6 +43,7 @@ func (h *hall) withdraw(id attendance.TraineeID) {
 // TestAFaceAloneNamesItsOwner lets everybody check in without a card, by another
 // picture than they were enrolled by.
 func TestAFaceAloneNamesItsOwner(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	h.withdraw(twin)
 	for i := range h.people {
@@ -70,6 +71,7 @@ func TestAFaceAloneNamesItsOwner(t *testing.T) {
 // owner, alone before the camera, is like nobody of the rest. It proves the path,
 // not a rate: n is small. The control is that the same face was named before.
 func TestAFaceOfNoCandidateNamesNobody(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	h.withdraw(twin)
 	for i := range h.people[1:] {
@@ -88,6 +90,7 @@ func TestAFaceOfNoCandidateNamesNobody(t *testing.T) {
 // TestTwoAlikeNameNobody stands one person before two templates of theirs, under
 // two names: both far over the threshold, neither clear of the other.
 func TestTwoAlikeNameNobody(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	between := make(vision.Embedding, len(h.people[0].checkIn))
 	for i := range between {
@@ -103,6 +106,7 @@ func TestTwoAlikeNameNobody(t *testing.T) {
 }
 
 func TestASuspectCameraIdentifiesNobody(t *testing.T) {
+	t.Parallel()
 	h := newHall(t, nil)
 	h.scene.Code = vision.CodeSuspect
 	h.show(h.people[1].checkIn, 1)
@@ -117,6 +121,7 @@ func TestASuspectCameraIdentifiesNobody(t *testing.T) {
 // TestTheCalibrationsIdentifyEntryCounts: threshold and margin of a calibration
 // of this embedder, and not those for a card's holder.
 func TestTheCalibrationsIdentifyEntryCounts(t *testing.T) {
+	t.Parallel()
 	for name, margin := range map[string]float64{"within reach": 0.07, "out of reach": 0.99} {
 		t.Run(name, func(t *testing.T) {
 			point := vision.OperatingPoint{Threshold: 0.47, Margin: margin, Gallery: 20, People: 20, Genuine: 100, Impostor: 100, TargetFMR: 0.05, FMR: [2]float64{0, 0.05}, FNMR: [2]float64{0, 0.05}}

@@ -231,6 +231,7 @@ type hall struct {
 	book    *attendance.Book
 	seq     uint64
 	now     time.Time
+	look    time.Duration // how long one takes, by now
 
 	mu       sync.Mutex // guards suspects
 	suspects []bool     // what was told
@@ -244,7 +245,7 @@ func newHall(t *testing.T, change func(*vision.Config)) *hall {
 	t.Helper()
 	people, err := seePeople()
 	require.NoError(t, err)
-	h := &hall{t: t, people: people, log: &lines{}, book: attendance.NewBook(), now: time.Date(2026, 11, 23, 9, 1, 0, 0, time.UTC)}
+	h := &hall{t: t, people: people, log: &lines{}, book: attendance.NewBook(), now: time.Date(2026, 11, 23, 9, 1, 0, 0, time.UTC), look: 800 * time.Millisecond}
 	dir := t.TempDir()
 	h.file = filepath.Join(dir, "scene")
 	h.scene.Model = vision.DefaultManifest().Sums()[vision.RoleEmbed]
@@ -358,7 +359,7 @@ func (h *hall) touch() attendance.Record {
 	return h.play(visit, actions)
 }
 
-// play does what a visit asks, in the terminal's order; a look takes 800 ms of
+// play does what a visit asks, in the terminal's order; a look takes h.look of
 // the hall's time. It gives the visit's record.
 func (h *hall) play(visit *attendance.Visit, actions []attendance.Action) attendance.Record {
 	h.t.Helper()
@@ -379,7 +380,7 @@ func (h *hall) play(visit *attendance.Visit, actions []attendance.Action) attend
 				return a.Record
 			}
 		}
-		h.now = h.now.Add(800 * time.Millisecond)
+		h.now = h.now.Add(h.look)
 		if actions = visit.Tick(h.now); len(actions) > 0 && !onlyWakes(actions) {
 			continue
 		}

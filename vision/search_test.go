@@ -23,6 +23,7 @@ import (
 // their templates stand in the same directory. The vectors are random: it proves
 // the path and its size, no accuracy.
 func TestASchoolIsStoredAndASessionSearched(t *testing.T) {
+	t.Parallel()
 	const stored, seated, shown = 20_000, 2000, 20
 	state, keyDir := t.TempDir(), t.TempDir()
 	list, templates := filepath.Join(state, "subjects"), filepath.Join(state, "templates")
