@@ -224,7 +224,7 @@ func TestReadingByTimeAloneHasAnIndex(t *testing.T) {
 		b := admitted(t, c, "t-1")
 		ingest(t, c, b, b.batch(t, b.append(t, checkins(3)...)))
 		db := database(t, cfg)
-		numbers, ready := "(WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n) n", "ANALYZE records"
+		numbers, ready := "(WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) SELECT i FROM n) n", "ANALYZE records"
 		_, err := db.Exec("INSERT INTO records (terminal, log, seq, hash, type, line, received, wall) SELECT 't-1', 't-1/e2', i, r.hash, r.type, r.line, 0, i FROM records r, " +
 			numbers + " WHERE r.seq = 1")
 		require.NoError(t, err)
