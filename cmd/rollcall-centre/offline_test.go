@@ -199,7 +199,7 @@ func TestOfflineCentreKilledWhileItDrains(t *testing.T) {
 func TestOfflineControlCentreForgets(t *testing.T) {
 	s := newSite(t)
 	d := newKilledDrain(s, s.address, "ready: listening on "+s.address+"\n")
-	for range max(2, *offlineKills/10) {
+	for range max(1, *offlineKills/10) {
 		d.add(2400)
 		process, db, old := d.serving(), s.database(), s.path("old.db")
 		_, err := db.Exec("VACUUM INTO ?", old)

@@ -254,6 +254,9 @@ func (c *connection) work(ctx context.Context) error {
 		changed := c.ledger.Changed()
 		now, last, receipted := c.ledger.Marks()
 		if now != log || receipted < c.known { // the next epoch's turn, or records are to go again
+			if now == log {
+				c.due = nil // from before that, and would end it; the centre says it again
+			}
 			c.departure.begin(now, last, receipted)
 			log, at = now, receipted
 		}

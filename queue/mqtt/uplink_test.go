@@ -574,6 +574,50 @@ func TestRecordsGoAgainOnCommand(t *testing.T) {
 	})
 }
 
+// toldToSendAgain is a ledger that is told to while a receipt is on its way to
+// be stored.
+type toldToSendAgain struct {
+	*queue.Ledger
+	after, at chain.Seq
+	tell      func()
+}
+
+func (l *toldToSendAgain) CheckReceipt(jws []byte) (chain.Receipt, error) {
+	r, err := l.Ledger.CheckReceipt(jws)
+	if err == nil && r.Seq > l.at && l.tell != nil {
+		l.tell()
+		l.tell, err = nil, l.Rewind(r.Log, l.after)
+	}
+	return r, err
+}
+
+// A receipt from before the command does not end what the command began, even
+// if the connection is cut right after it.
+func TestRecordsGoAgainWhileAReceiptIsDue(t *testing.T) {
+	t.Parallel()
+	c, cut := &centre{}, false
+	c.script = func(_ int, b chain.Batch) reply {
+		if len(c.lines) == 100 && !cut {
+			cut = true
+			return reply{cut: true, forget: true}
+		}
+		return reply{}
+	}
+	virtual(t, nil, c, func(t *testing.T, s *site, p *pipes) {
+		s.add(300)
+		s.on(&toldToSendAgain{Ledger: s.ledger, after: 100, at: 300, tell: func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.lines = c.lines[:100]
+		}}, p)
+		defer s.run()()
+		time.Sleep(time.Minute)
+		assert.True(t, cut)
+		c.truth(s.ledger)
+		assert.Zero(t, s.ledger.Status().Unsent)
+	})
+}
+
 // Only an answer to records that had not gone up before tells the time: one
 // that was held back could be a day old.
 func TestReceiptsThatTellTheTime(t *testing.T) {
