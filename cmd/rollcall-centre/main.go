@@ -43,7 +43,7 @@ const usage = `rollcall-centre takes in attendance records and sends class packa
   rollcall-centre command [-terminal ID] [-json]        list commands and what became of them
   rollcall-centre command -terminal ID [-life 168h] KIND ...
                          order a terminal to: resend LOG SEQ (the records after it), erase TRAINEE centre|consent,
-                         rotate_key, correct LOG SEQ DECISION OPERATOR REASON (DECISION: on_time, late,
+                         rotate_key (sign with another ledger key from there on), correct LOG SEQ DECISION OPERATOR REASON (DECISION: on_time, late,
                          unconfirmed, no_session, or void: it does not count)
 
 All take -config FILE, which is TOML, default /etc/rollcall/centre.toml; docs/class-file.md describes CLASS, PLAN

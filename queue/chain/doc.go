@@ -10,9 +10,10 @@
 // A ledger is text: one record per line, compact JSON. The bytes of the line
 // are the truth; they are hashed, stored, sent and exported as they were
 // formed, and never encoded again. Signatures are JWS in compact form (RFC
-// 7515) with EdDSA (RFC 8037), so a stock JOSE library and a SHA-256 check an
-// export with no server. The algorithm follows from the certificate's key,
-// never from the signature's header.
+// 7515) with EdDSA (RFC 8037) or ES256 (RFC 7518), so a stock JOSE library and a
+// SHA-256 check an export with no server. The algorithm follows from the key,
+// never from the signature's header, and the key from the certificate: its own,
+// or one that handovers lead to ([Ring]).
 //
 // What it promises: up to the centre's last receipt a line that was altered,
 // removed, inserted, reordered or back-dated is found by anyone who has the
