@@ -139,7 +139,7 @@ func FuzzSalvage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		ring, err := chain.NewRing("t-7Q2M", ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public())
 		require.NoError(t, err)
-		v := &evidence{ring: ring, seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
+		v := &evidence{epoch: &epoch{}, ring: ring, seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
 		for line := range bytes.SplitSeq(text, []byte("\n")) {
 			v.take(line)
 		}

@@ -483,7 +483,7 @@ func (l *Ledger) Batch(after chain.Seq, maxRecords, maxBytes int) (payload []byt
 	}
 	now, ring := l.now(), l.signs().ring // after the lines: a change of the key may have come between
 	e := now.find(log)
-	_, by, err := ring.OpenHead(r.head)
+	_, by, err := e.openHead(ring, r.head)
 	if err != nil {
 		holds, _ := e.file(r.last)
 		return nil, after, l.damaged(l.path(e, holds), fmt.Errorf("%w: the head of record %d: %w", ErrDamaged, r.last, err))

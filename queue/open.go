@@ -369,7 +369,7 @@ func (l *Ledger) openLast(e *epoch, first chain.Seq) (content, error) {
 
 // ownHead checks that the last line carries this terminal's signature.
 func (l *Ledger) ownHead(c content) error {
-	head, _, err := l.signs().ring.OpenHead(c.head)
+	head, _, err := l.state.current().openHead(l.signs().ring, c.head)
 	if err == nil && head.Log == c.log && head.Seq == c.seq && head.Hash == c.hash {
 		return nil
 	}
@@ -500,7 +500,7 @@ func (l *Ledger) mend(i int, first chain.Seq, last bool) (whole bool, err error)
 			return false, err
 		}
 	}
-	kept, err := salvage(path, e.Log, l.signs().ring, l.cfg.ReceiptKey, next)
+	kept, err := salvage(path, e, l.signs().ring, l.cfg.ReceiptKey, next)
 	if err != nil {
 		return false, fmt.Errorf("reading the damaged file %s: %w", path, err)
 	}
@@ -624,7 +624,7 @@ func (l *Ledger) takeOver() error {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("taking over %s: %w", old, ErrInUse)
 	}
-	kept, err := salvage(old, "", l.signs().ring, l.cfg.ReceiptKey, tail{})
+	kept, err := salvage(old, &epoch{}, l.signs().ring, l.cfg.ReceiptKey, tail{})
 	if err != nil {
 		return fmt.Errorf("taking over %s: %w", old, err)
 	}

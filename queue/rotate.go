@@ -178,6 +178,21 @@ func (l *Ledger) noteKey(seq chain.Seq) {
 	}
 }
 
+// openHead checks a head of the epoch as [chain.Ring.OpenHead] does, and that no
+// key signed it which another had followed by then.
+func (e *epoch) openHead(ring *chain.Ring, jws []byte) (chain.Head, int, error) {
+	head, by, err := ring.OpenHead(jws)
+	if err != nil {
+		return head, by, err
+	}
+	for _, k := range e.Keys { // line 1 is signed by the key that it names, a key record by the one before
+		if (k.Seq < head.Seq || k.Seq == 1) && by < ring.Place(k.Key) {
+			return head, by, chain.ErrRetired
+		}
+	}
+	return head, by, nil
+}
+
 // explains reports whether a record of the epoch up to seq says that a key signs.
 func (e *epoch) explains(key string, seq chain.Seq) bool {
 	return slices.ContainsFunc(e.Keys, func(k keyed) bool {

@@ -191,6 +191,7 @@ func (b *box) accept(l *queue.Ledger) {
 // A ledger goes on with its next key: records before and after are there, both
 // verifiers and a centre follow, over restarts and more than one change.
 func TestRotate(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.open()
 	stop := queuetest.Start(t, l)
@@ -227,6 +228,7 @@ func TestRotate(t *testing.T) {
 // Many writers beside changes of the key: nothing is lost, and every head is by
 // the key in force.
 func TestRotateBesideWriters(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.open()
 	queuetest.Start(t, l)
@@ -273,6 +275,7 @@ func TestRotateBesideWriters(t *testing.T) {
 // that was acknowledged, and with the key that its last record says. The disk as
 // it was at the step is what a kill -9 leaves.
 func TestRotateKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.open()
 	stop := queuetest.Start(t, l)
@@ -292,6 +295,7 @@ func TestRotateKilledAtEveryStep(t *testing.T) {
 		"before": {6, 0}, "prepared": {6, 0}, "recorded": {7, 1}, "taken": {7, 1}, "noted": {7, 1},
 	} {
 		t.Run(step, func(t *testing.T) {
+			t.Parallel()
 			require.Contains(t, images, step)
 			c := &box{t: t, dir: images[step], admission: b.admission, trust: b.trust}
 			for range 2 { // and once more, after it was settled
@@ -319,6 +323,7 @@ func TestRotateKilledAtEveryStep(t *testing.T) {
 // What fails after the key record is on disk ends the acknowledging, and the next
 // start finishes it. The control does not, and what it signs is found.
 func TestRotateFailsAfterTheRecord(t *testing.T) {
+	t.Parallel()
 	for _, control := range []bool{false, true} {
 		b := newBox(t)
 		l := b.open()
@@ -361,6 +366,7 @@ func TestRotateFailsAfterTheRecord(t *testing.T) {
 
 // What fails before leaves the key as it was, and the ledger goes on.
 func TestRotateFailsBeforeTheRecord(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.open()
 	queuetest.Start(t, l)
@@ -383,6 +389,7 @@ func TestRotateFailsBeforeTheRecord(t *testing.T) {
 }
 
 func TestRotateRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l, err := openLedger(queuetest.Config(dir))
 	require.NoError(t, err)
@@ -401,6 +408,7 @@ func TestRotateRefused(t *testing.T) {
 // A ledger whose key record is its last and whose key is gone does not go on with
 // another.
 func TestKeyThatIsGone(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	old := filepath.Join(t.TempDir(), "keys")
 	copyKeys(t, old, filepath.Join(b.dir, "keys"))
@@ -461,6 +469,7 @@ var queuetestDay = time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
 
 // From Ed25519 to P-256 and back: the algorithm is the key's.
 func TestRotateToES256(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	cfg := b.config()
 	cfg.Keys = &onTPM{b.steps, filepath.Join(b.dir, "keys", "ledger.pem-next")}
@@ -512,6 +521,7 @@ func (b *box) days(change int) *queue.Ledger {
 // After the retention let the key record go, the rest verifies by the handovers
 // that the export begins with.
 func TestKeyRecordIsLetGo(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.days(0)
 	stop := queuetest.Start(t, l)
@@ -540,6 +550,7 @@ func TestKeyRecordIsLetGo(t *testing.T) {
 // A key record that was lost with its file: the batches carry the handover, and
 // an epoch that begins names it.
 func TestKeyRecordIsLost(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []int{1, 2} {
 		b := newBox(t)
 		l := b.days(lost)
@@ -572,6 +583,7 @@ func TestKeyRecordIsLost(t *testing.T) {
 // key in force now, and both verifiers and a centre that has not heard of that
 // key take it, with what stands between by the first.
 func TestHeadSignedAnewAfterAChange(t *testing.T) {
+	t.Parallel()
 	b := newBox(t)
 	l := b.days(1)
 	require.NoError(t, l.Close())
@@ -608,4 +620,41 @@ func TestHeadSignedAnewAfterAChange(t *testing.T) {
 	assert.Equal(t, b.keys.Handovers(), batch.Handovers)
 	b.accept(l)
 	assert.Contains(t, b.verify(l.Store), "sealed to 42")
+}
+
+// A head by the first key over what was written after the change is not this
+// ledger's, whoever put it there: the record before it is the last that counts.
+func TestHeadByARetiredKeyIsNotOurs(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	l := b.open()
+	stop := queuetest.Start(t, l)
+	b.add(l, 3)
+	first := b.keys.Ledger()
+	require.NoError(t, l.Rotate(t.Context()))
+	b.add(l, 1)
+	log := l.Status().Log
+	line, err := l.Line(log, 6)
+	require.NoError(t, err)
+	stop()
+	forged, err := chain.Sign(first, chain.PurposeHead, chain.Head{Log: log, Seq: 6, Hash: chain.HashLine(line), Wall: chain.NewWall(queuetestDay)})
+	require.NoError(t, err)
+	db, err := bbolt.Open(recordFiles(t, b.dir)[0], 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket([]byte("records"))
+		key, _ := bucket.Cursor().Last()
+		return bucket.Put(bytes.Clone(key), []byte(forged))
+	}))
+	require.NoError(t, db.Close())
+
+	b.reopen()
+	l = b.open()
+	queuetest.Start(t, l)
+	b.add(l, 1)
+	assert.NotContains(t, b.verify(l.Store), "retired")
+	files, err := filepath.Glob(filepath.Join(b.dir, "ledger", "*", "*.bad"))
+	require.NoError(t, err)
+	assert.NotEmpty(t, files, "it was set aside")
+	b.accept(l)
 }

@@ -31,6 +31,7 @@ type salvaged struct {
 // evidence gathers lines and heads from anywhere in a file.
 type evidence struct {
 	log     chain.LogID // empty: that of the first line found
+	epoch   *epoch
 	ring    *chain.Ring
 	centre  crypto.PublicKey
 	seen    map[chain.Hash]bool
@@ -62,7 +63,7 @@ func (v *evidence) take(value []byte) {
 		}
 		return
 	}
-	if h, _, err := v.ring.OpenHead(value); err == nil {
+	if h, _, err := v.epoch.openHead(v.ring, value); err == nil {
 		v.heads[h.Seq] = append(v.heads[h.Seq], signed{h.Hash, bytes.Clone(value)})
 	} else if r, err := chain.OpenReceipt(v.centre, value); err == nil && r.Seq > v.receipt.Seq {
 		v.receipt, v.jws = r, bytes.Clone(value)
@@ -72,8 +73,8 @@ func (v *evidence) take(value []byte) {
 // salvage reads all that can be read of a file. next is what the file after it
 // says of this one's last line; it is zero for the last file. It changes
 // nothing.
-func salvage(path string, log chain.LogID, ring *chain.Ring, centre crypto.PublicKey, next tail) (salvaged, error) {
-	v := &evidence{log: log, ring: ring, centre: centre, seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
+func salvage(path string, e *epoch, ring *chain.Ring, centre crypto.PublicKey, next tail) (salvaged, error) {
+	v := &evidence{log: e.Log, epoch: e, ring: ring, centre: centre, seen: map[chain.Hash]bool{}, lines: map[chain.Seq][][]byte{}, heads: map[chain.Seq][]signed{}}
 	m, err := readImage(path)
 	if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, fs.ErrNotExist) {
 		return salvaged{}, err

@@ -104,7 +104,7 @@ func (r *Ring) follow(jws string) error {
 		return fmt.Errorf("%w: %w", err, ErrMalformed)
 	}
 	id := KeyID(next)
-	switch at := r.index(id); {
+	switch at := r.Place(id); {
 	case by < r.Last() && at == by+1:
 		return nil // known
 	case by < r.Last():
@@ -134,7 +134,8 @@ func (r *Ring) Handovers() []string {
 // ID is the key id of the key at a place.
 func (r *Ring) ID(place int) string { return r.keys[place].id }
 
-func (r *Ring) index(id string) int {
+// Place is that of the key with a key id; -1 if the ring does not hold it.
+func (r *Ring) Place(id string) int {
 	return slices.IndexFunc(r.keys, func(k ringKey) bool { return k.id == id })
 }
 
@@ -143,7 +144,7 @@ func (r *Ring) index(id string) int {
 // [ErrUnknownKey], [ErrSignature] or [ErrMalformed].
 func (r *Ring) Open(purpose Purpose, jws []byte) (payload []byte, by int, err error) {
 	payload, err = open(purpose, jws, func(kid string) crypto.PublicKey {
-		if by = r.index(kid); by < 0 {
+		if by = r.Place(kid); by < 0 {
 			return nil
 		}
 		return r.keys[by].key
@@ -214,7 +215,7 @@ func (f inForce) atOpen(e Entry, ring *Ring) (inForce, error) {
 	if err := ring.Follow(open.Handovers...); err != nil {
 		return f, err
 	}
-	if ring.index(open.Key) != len(open.Handovers) {
+	if ring.Place(open.Key) != len(open.Handovers) {
 		return f, fmt.Errorf("its handovers do not lead to the key that it names: %w", ErrSignature)
 	}
 	return inForce{place: len(open.Handovers)}, nil
@@ -229,7 +230,7 @@ func (f inForce) atKey(e Entry, ring *Ring) (inForce, error) {
 	if json.Unmarshal(e.Body, &body) != nil {
 		return f, fmt.Errorf("key record: %w", ErrMalformed)
 	}
-	old := ring.index(body.Old)
+	old := ring.Place(body.Old)
 	if old < f.place || old > f.place && !f.unsure {
 		return f, fmt.Errorf("it changes another key than the one in force: %w", ErrSignature)
 	}
@@ -239,7 +240,7 @@ func (f inForce) atKey(e Entry, ring *Ring) (inForce, error) {
 	if err := ring.Follow(body.Handover); err != nil {
 		return f, err
 	}
-	if ring.index(body.New) != old+1 {
+	if ring.Place(body.New) != old+1 {
 		return f, fmt.Errorf("its handover does not lead to the key that it names: %w", ErrSignature)
 	}
 	return inForce{place: old, hands: true}, nil
