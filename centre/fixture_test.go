@@ -18,6 +18,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -42,7 +44,14 @@ func rounds(short, full int) int {
 	return short
 }
 
-func TestMain(m *testing.M) { os.Exit(centretest.Main(m)) }
+// TestMain has tests run beside each other, more than there are processors:
+// most of them wait for a broker, a disk or a timeout.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
+	os.Exit(centretest.Main(m)) // it parses the flags, which may say otherwise
+}
 
 // today is when the tests happen: a day with sessions of the sample class.
 var today = time.Date(2026, 11, 22, 9, 0, 0, 0, time.FixedZone("", 8*3600))
