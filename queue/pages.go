@@ -190,6 +190,9 @@ func (m *image) walk(skip bool, visit func(bucket string, key, value []byte) err
 	if err == nil && !skip {
 		err = w.freelist()
 	}
+	if err == nil && !skip && m.meta.high > uint64(len(m.data)/m.size) {
+		err = errors.New("the file is shorter than it says") // bbolt would take pages behind its end for free ones
+	}
 	return err
 }
 
