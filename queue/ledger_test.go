@@ -53,6 +53,23 @@ func fill(t testing.TB, dir string, n int, receipted chain.Seq) []chain.Entry {
 	return entries
 }
 
+// Of the heads between its records only the last goes along with a batch, and
+// takes of its room: a day of single taps goes up in whole batches.
+func TestBatchIsFull(t *testing.T) {
+	l, err := openLedger(queuetest.Config(t.TempDir()))
+	require.NoError(t, err)
+	defer l.Close()
+	stop := queuetest.Start(t, l)
+	defer stop()
+	for n := range chain.MaxBatchRecords {
+		_, err := l.Append(context.Background(), queuetest.Record(n))
+		require.NoError(t, err)
+	}
+	payload, last, err := l.Batch(0, chain.MaxBatchRecords, chain.MaxBatchBytes)
+	require.NoError(t, err)
+	assert.Equal(t, chain.Seq(chain.MaxBatchRecords), last, "%d bytes", len(payload))
+}
+
 // receive gives a ledger the centre's receipt up to a record.
 func receive(t testing.TB, l *queue.Ledger, seq chain.Seq) {
 	t.Helper()

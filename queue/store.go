@@ -375,18 +375,18 @@ func (s *Store) runIn(e *epoch, from, first chain.Seq, maxRecords, maxBytes int)
 		c := b.Cursor()
 		for key, value := c.Seek(seqKey(from)); key != nil; key, value = c.Next() {
 			seq, head, _ := readKey(key)
-			size += len(value) + 1
-			if whole.head != nil && size > maxBytes {
+			with := size + len(value) + 1
+			if whole.head != nil && with > maxBytes {
 				break
 			}
-			if head {
+			if head { // only the last one goes along
 				whole = stretch{lines: r.lines, head: bytes.Clone(value), last: r.last}
 				continue
 			}
 			if len(r.lines) > 0 && seq != r.last+1 || whole.head != nil && len(r.lines) >= maxRecords {
 				break
 			}
-			r.lines, r.last = append(r.lines, bytes.Clone(value)), seq
+			r.lines, r.last, size = append(r.lines, bytes.Clone(value)), seq, with
 		}
 		return nil
 	})
