@@ -178,6 +178,7 @@ func TestWrongCallsSayWhatToDo(t *testing.T) {
 		want string
 	}{
 		{"no such command", []string{"legder"}, "rollcall help"},
+		{"half a command", []string{"ledger"}, "ledger export, ledger salvage, ledger show, ledger verify?"},
 		{"no file", []string{"ledger", "verify"}, "0 arguments given"},
 		{"missing file", []string{"ledger", "verify", filepath.Join(empty, "x")}, "no such file"},
 		{"trust is no admission", []string{"ledger", "verify", "-trust", os.Args[0], os.Args[0]}, "not an admission"},

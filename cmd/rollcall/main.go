@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -128,7 +130,21 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 0 || args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
 		return flag.ErrHelp
 	}
+	if whole := beginning(args[0] + " "); len(whole) > 0 {
+		return fmt.Errorf("%s: which of %s?", args[0], strings.Join(whole, ", "))
+	}
 	return fmt.Errorf("no such command %q: rollcall help lists them", args[0])
+}
+
+// beginning lists the commands that begin so, sorted.
+func beginning(with string) (names []string) {
+	for name := range commands {
+		if strings.HasPrefix(name, with) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // parse parses flags and checks how many arguments follow.
