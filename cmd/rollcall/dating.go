@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sort"
 	"time"
 
 	"rollcall/attendance"
@@ -259,14 +260,17 @@ type received map[chain.LogID][]chain.Receipt
 // bounds is what they say of a record: not older than the last that it knew of,
 // nor younger than the first that covers it.
 func (r received) bounds(e chain.Entry) (b bounds) {
-	for _, receipt := range r[e.Log] {
-		if e.Ack != nil && receipt.Seq <= e.Ack.Seq {
-			b.from = receipt.At.Time
+	receipts := r[e.Log]
+	from := func(seq chain.Seq) int { // the first of receipts that names seq or a record after it
+		return sort.Search(len(receipts), func(i int) bool { return receipts[i].Seq >= seq })
+	}
+	if e.Ack != nil {
+		if i := from(e.Ack.Seq + 1); i > 0 {
+			b.from = receipts[i-1].At.Time
 		}
-		if receipt.Seq >= e.Seq {
-			b.to = receipt.At.Time
-			break
-		}
+	}
+	if i := from(e.Seq); i < len(receipts) {
+		b.to = receipts[i].At.Time
 	}
 	return b
 }

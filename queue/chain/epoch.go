@@ -2,7 +2,7 @@ package chain
 
 import (
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 )
 
@@ -28,8 +28,8 @@ func (e Epoch) SealedAt(seq Seq) (at Wall, ok bool) {
 		if seq < s.First || seq > s.Last {
 			continue
 		}
-		i := slices.IndexFunc(e.Receipts, func(r Receipt) bool { return r.Seq >= seq && r.Seq <= s.Last })
-		if i >= 0 {
+		i := sort.Search(len(e.Receipts), func(i int) bool { return e.Receipts[i].Seq >= seq })
+		if i < len(e.Receipts) && e.Receipts[i].Seq <= s.Last {
 			return e.Receipts[i].At, true
 		}
 	}
