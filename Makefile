@@ -10,7 +10,7 @@ comma   := ,
 SIM     := bin/rollcall-sim
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test models build run demo demo-control proof-tamper proof-offline test soak lint bench fuzz arm64 clean
+.PHONY: help setup setup-test models build run demo demo-control proof-tamper proof-damage proof-crash proof-offline test soak lint bench fuzz arm64 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
