@@ -42,10 +42,11 @@ var arrows = map[string][]string{
 
 	"cmd/internal/tomlfile": {},
 	"cmd/internal/control":  {"attendance", "device"},
+	"cmd/internal/probe":    {"queue"},
 
-	"cmd/rollcalld":       {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "queue", "queue/chain", "queue/mqtt"},
+	"cmd/rollcalld":       {"cmd/internal/tomlfile", "cmd/internal/control", "cmd/internal/probe", "attendance", "device", "device/panel", "reader", "reader/pcsc", "reader/serial", "vision", "queue", "queue/chain", "queue/mqtt"},
 	"cmd/rollcall-vision": {"cmd/internal/tomlfile", "vision", "vision/opencv"},
-	"cmd/rollcall":        {"cmd/internal/tomlfile", "cmd/internal/control", "attendance", "device", "reader", "reader/pcsc", "vision", "vision/evaluate", "queue", "queue/chain"},
+	"cmd/rollcall":        {"cmd/internal/tomlfile", "cmd/internal/control", "cmd/internal/probe", "attendance", "device", "reader", "reader/pcsc", "vision", "vision/evaluate", "queue", "queue/chain"},
 	"cmd/rollcall-centre": {"cmd/internal/tomlfile", "attendance", "queue/chain", "centre"},
 	"cmd/rollcall-sim":    {"attendance", "device", "queue", "queue/chain", "centre", "simulator", "docs/contract"},
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -286,4 +287,39 @@ func waymarks(text []byte) (bits []int) {
 		}
 	}
 	return bits
+}
+
+// What another process says of the last file decides, after our own check: a file
+// that ended it is salvaged, and one that it could not be started for is opened.
+func TestF25AnotherProcessIsAskedFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		says     error
+		setAside int
+	}{
+		{"it opens", nil, 0},
+		{"it ends", fmt.Errorf("%w: exit status 2", queue.ErrDamaged), 1},
+		{"it cannot be started", errors.New("no such program"), 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			before := fillFiles(t, dir, 50)
+			newest := recordFiles(t, dir)[2]
+			var asked []string
+			cfg := queuetest.Config(dir)
+			cfg.Probe = func(path string) error {
+				if asked = append(asked, path); len(asked) > 1 {
+					return nil // the file that was put in its place
+				}
+				return tc.says
+			}
+			l, err := openLedger(cfg)
+			require.NoError(t, err)
+			defer l.Close()
+			assert.Equal(t, newest, asked[0])
+			assert.Len(t, asked, 1+tc.setAside)
+			assert.Equal(t, tc.setAside, l.Status().SetAside)
+			assert.Equal(t, before, queuetest.Read(t, l), "whole, in the same epoch")
+		})
+	}
 }

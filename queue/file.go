@@ -73,6 +73,17 @@ func openFile(path string, readOnly bool) (*bbolt.DB, error) {
 	return db, err
 }
 
+// Probe opens a file of records as [Open] does the last one, all that bbolt
+// reads then included, and changes nothing. It may end the process: it is for
+// one that was started for this ([Config.Probe]).
+func Probe(path string) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, ReadOnly: true, PreLoadFreelist: true, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
 // createFile makes a file that holds what put puts into it:
 //
 //  1. Make it under another name, with its bucket and first records in one

@@ -70,6 +70,11 @@ type Config struct {
 	Stamp func() chain.Stamp `toml:"-"`
 	// Software names this program and its version; it stands in line 1.
 	Software string `toml:"-"`
+	// Probe has another process call [Probe] with the last file, after our own
+	// check of it and before bbolt opens it in this process. A file of which it
+	// says [ErrDamaged] is salvaged; another error says nothing of the file. nil:
+	// our own check is enough.
+	Probe func(path string) error `toml:"-"`
 }
 
 func (c *Config) check() error {

@@ -359,12 +359,28 @@ func (l *Ledger) openLast(e *epoch, first chain.Seq) (content, error) {
 		return c, err
 	}
 	l.forget(path)
+	if err := l.probe(path); err != nil {
+		return c, err
+	}
 	db, err := openFile(path, false)
 	if err != nil {
 		return c, fmt.Errorf("opening %s: %w", path, err)
 	}
 	l.active = &file{path: path, db: db}
 	return c, nil
+}
+
+// probe has another process open a file first.
+func (l *Ledger) probe(path string) error {
+	if l.cfg.Probe == nil {
+		return nil
+	}
+	err := l.cfg.Probe(path)
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		l.log.Warn("the last ledger file was not opened in another process first", "err", err)
+		return nil
+	}
+	return err
 }
 
 // ownHead checks that the last line carries this terminal's signature.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"rollcall/cmd/internal/probe"
 	"rollcall/vision"
 )
 
@@ -29,6 +30,7 @@ const (
 var workerDir string
 
 func TestMain(m *testing.M) {
+	probe.Main()
 	dir, err := os.MkdirTemp("", "rollcall-face-test")
 	if err != nil {
 		panic(err)

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"rollcall/cmd/internal/probe"
 )
 
 // errFound is wrapped by the answer "it is not sound": exit status 1.
@@ -92,6 +94,7 @@ var commands = map[string]command{
 }
 
 func main() {
+	probe.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout)

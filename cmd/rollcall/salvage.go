@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"rollcall/cmd/internal/probe"
 	"rollcall/device"
 	"rollcall/queue"
 	"rollcall/queue/chain"
@@ -88,7 +89,7 @@ func ledgerConfig(state string) (queue.Config, error) {
 	}
 	return queue.Config{
 		Dir: state, Terminal: admission.Terminal, Key: keys.Ledger(), Ring: ring, Keys: keys, ReceiptKey: trust.Receipt,
-		Stamp: clock.Stamp, Software: "rollcall ledger salvage",
+		Stamp: clock.Stamp, Software: "rollcall ledger salvage", Probe: probe.File,
 	}, nil
 }
 

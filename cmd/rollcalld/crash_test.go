@@ -24,6 +24,7 @@ import (
 
 	"rollcall/attendance"
 	"rollcall/cmd/internal/control"
+	"rollcall/cmd/internal/probe"
 	"rollcall/device"
 	"rollcall/queue"
 	"rollcall/queue/chain"
@@ -39,6 +40,7 @@ const theProgram = "ROLLCALLD_IS_THE_PROGRAM"
 var programs string
 
 func TestMain(m *testing.M) {
+	probe.Main()
 	switch how := os.Getenv(theProgram); how {
 	case "":
 		_ = os.Setenv("PCSCLITE_CSOCK_NAME", "/nonexistent/pcscd") // no test here has a card reader

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"rollcall/cmd/internal/probe"
 	"rollcall/queue"
 )
 
@@ -41,6 +42,7 @@ func builtAt() time.Time {
 var errUsage = errors.New("rollcalld cannot start")
 
 func main() {
+	probe.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stderr)

@@ -10,6 +10,7 @@ import (
 
 	"rollcall/attendance"
 	"rollcall/cmd/internal/control"
+	"rollcall/cmd/internal/probe"
 	"rollcall/device"
 	"rollcall/device/panel"
 	"rollcall/queue"
@@ -103,7 +104,7 @@ func (d *daemon) openLedger(trust chain.Trust) (err error) {
 		return err
 	}
 	cfg.Terminal, cfg.Key, cfg.Keys, cfg.ReceiptKey = d.admission.Terminal, d.keys.Ledger(), d.keys, trust.Receipt
-	cfg.Stamp, cfg.Software = d.clock.Stamp, software
+	cfg.Stamp, cfg.Software, cfg.Probe = d.clock.Stamp, software, probe.File
 	d.ledger, err = queue.Open(cfg, d.log)
 	return err
 }
