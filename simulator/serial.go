@@ -41,6 +41,9 @@ func PlugSerial(path string, speed int, twin SerialTwin) (*SerialLine, error) {
 	if err := os.Symlink(slave.Name(), path); err != nil {
 		return nil, errors.Join(fmt.Errorf("plugging in a serial device: %w", err), master.Close(), slave.Close())
 	}
+	if master, err = wakeable(master); err != nil {
+		return nil, errors.Join(fmt.Errorf("plugging in a serial device: %w", err), os.Remove(path), slave.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var line io.ReadWriter = master
 	if speed > 0 {
@@ -51,12 +54,24 @@ func PlugSerial(path string, speed int, twin SerialTwin) (*SerialLine, error) {
 	return &SerialLine{sync.OnceFunc(func() {
 		_ = os.Remove(path)
 		cancel()
-		// The descriptor of a pseudo-terminal is not one the runtime can wake a
-		// read on: hanging up is.
 		_ = slave.Close()
 		_ = master.Close()
 		serving.Wait()
 	})}, nil
+}
+
+// wakeable gives the same terminal with a descriptor that Close ends at once. On
+// the one that package pty opens, a read that is under way would keep it open,
+// and whoever has the device file open would not notice that it is gone.
+func wakeable(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // Unplug takes the device away, and returns when the twin has ended. It may be
